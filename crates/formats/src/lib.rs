@@ -1,1 +1,15 @@
-//! placeholder
+//! The file formats of machine-learning models, read and written without running what a file says.
+//!
+//! A file becomes an [`Archive`]: tensors in order, whose bytes are read only when asked for, metadata, and a
+//! graph of the values that are no tensors. Transforms wrap an archive in an archive. A [`Serializer`] plans the
+//! exact bytes of its files, and the write engine puts them on disk, completely or not at all.
+
+mod dtype;
+mod error;
+mod limits;
+pub mod value;
+
+pub use dtype::{DType, FloatLayout, Kind, Special};
+pub use error::{Error, ErrorKind, Result};
+pub use limits::Limits;
+pub use value::{Value, ValueId, Values};
