@@ -4,12 +4,23 @@
 //! graph of the values that are no tensors. Transforms wrap an archive in an archive. A [`Serializer`] plans the
 //! exact bytes of its files, and the write engine puts them on disk, completely or not at all.
 
+mod archive;
 mod dtype;
 mod error;
 mod limits;
+mod probe;
+pub mod source;
+mod tensor;
+mod traits;
 pub mod value;
+pub mod write;
 
+pub use archive::{Archive, MemoryArchive, Metadata, Note, NoteKind, StorageInfo};
 pub use dtype::{DType, FloatLayout, Kind, Special};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
+pub use probe::{Confidence, Probe};
+pub use source::{Access, FileSpan, ReadAt, Source};
+pub use tensor::{Data, Shape, Tensor, TensorInfo, View, contiguous_strides, element_count};
+pub use traits::{Deserializer, FormatInfo, ReadOptions, Serializer, ValuesPolicy, WriteOptions};
 pub use value::{Value, ValueId, Values};
