@@ -12,6 +12,7 @@ mod probe;
 pub mod source;
 mod tensor;
 mod traits;
+pub mod transform;
 pub mod value;
 pub mod write;
 
