@@ -8,6 +8,8 @@ mod archive;
 mod dtype;
 mod error;
 mod limits;
+#[cfg(feature = "pickle")]
+pub mod pickle;
 mod probe;
 pub mod source;
 mod tensor;

@@ -1,0 +1,158 @@
+//! Keys that Python holds for equal: a mapping has each once, with the last value; a set has each once.
+//!
+//! This runs once, when a pickle is complete. Each value that is a key anywhere is looked at once, however many
+//! mappings it is a key of, so the whole is linear in the pickle.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::value::Global;
+use crate::{Value, ValueId, Values};
+
+/// What makes two keys equal. Numbers are equal across bool, int and float, as in Python.
+#[derive(PartialEq, Eq, Hash)]
+enum Key<'a> {
+    Id(ValueId),
+    None,
+    Int(i64),
+    BigInt(&'a [u8]),
+    Float(u64),
+    Complex(u64, u64),
+    Str(&'a str),
+    Bytes(&'a [u8]),
+    Global(&'a Global),
+    /// Of parts that are themselves no tuples.
+    Tuple(Vec<ValueId>),
+}
+
+/// Gives every key the id of the first key that is equal to it.
+struct Representatives<'a> {
+    values: &'a Values,
+    of: Vec<Option<ValueId>>,
+    first: HashMap<Key<'a>, ValueId>,
+}
+
+impl<'a> Representatives<'a> {
+    fn of(&mut self, id: ValueId) -> ValueId {
+        if let Some(known) = self.of[id.index()] {
+            return known;
+        }
+        let key = match self.values.get(id) {
+            Value::Tuple(parts) => {
+                let values = self.values;
+                // A tuple in a tuple is compared by identity: following them down could cost any time.
+                let part = |p: &ValueId| match values.get(*p) {
+                    Value::Tuple(_) => *p,
+                    _ => self.of(*p),
+                };
+                Key::Tuple(parts.iter().map(part).collect())
+            }
+            plain => key(id, plain),
+        };
+        let first = *self.first.entry(key).or_insert(id);
+        self.of[id.index()] = Some(first);
+        first
+    }
+}
+
+fn key(id: ValueId, value: &Value) -> Key<'_> {
+    match value {
+        Value::None => Key::None,
+        Value::Bool(b) => Key::Int((*b).into()),
+        Value::Int(i) => Key::Int(*i),
+        Value::BigInt(bytes) => Key::BigInt(bytes),
+        Value::Float(x) => match *x as i64 {
+            // Python holds 1.0 for 1, and -0.0 for 0. The cast saturates, so its ends prove nothing.
+            i if i as f64 == *x && i != i64::MAX => Key::Int(i),
+            _ if x.is_nan() => Key::Id(id),
+            _ => Key::Float(x.to_bits()),
+        },
+        Value::Complex(re, im) => Key::Complex(re.to_bits(), im.to_bits()),
+        Value::Str(text) => Key::Str(text),
+        Value::Bytes(bytes) => Key::Bytes(bytes),
+        Value::Global(global) => Key::Global(global),
+        _ => Key::Id(id),
+    }
+}
+
+/// What is left of a container in which a key stood more than once.
+enum United {
+    Entries(ValueId, Vec<(ValueId, ValueId)>),
+    Items(ValueId, Vec<ValueId>),
+}
+
+/// Removes repeated keys from every dict, and repeated items from every set.
+pub(super) fn unite(values: &mut Values) {
+    let mut known = Representatives { values, of: Vec::new(), first: HashMap::new() };
+    let mut keys = Vec::new();
+    let mut seen = HashSet::new();
+    let mut changed = Vec::new();
+    for (id, value) in values.iter() {
+        keys.clear();
+        match value {
+            Value::Dict(dict) if dict.entries.len() > 1 => keys.extend(dict.entries.iter().map(|e| e.0)),
+            Value::Set(items) | Value::FrozenSet(items) if items.len() > 1 => keys.extend(items),
+            _ => continue,
+        }
+        if known.of.is_empty() {
+            known.of = vec![None; values.len()];
+        }
+        for key in &mut keys {
+            *key = known.of(*key);
+        }
+        if !repeats(&keys, &mut seen) {
+            continue;
+        }
+        let mut place = HashMap::with_capacity(keys.len());
+        match value {
+            Value::Dict(dict) => {
+                let mut entries: Vec<(ValueId, ValueId)> = Vec::new();
+                for (key, entry) in keys.iter().zip(&dict.entries) {
+                    match place.get(key) {
+                        Some(&at) => {
+                            let at: usize = at;
+                            entries[at].1 = entry.1;
+                        }
+                        None => {
+                            place.insert(*key, entries.len());
+                            entries.push(*entry);
+                        }
+                    }
+                }
+                changed.push(United::Entries(id, entries));
+            }
+            Value::Set(items) | Value::FrozenSet(items) => {
+                let first =
+                    |(key, item): (&ValueId, &ValueId)| place.insert(*key, 0).is_none().then_some(*item);
+                changed.push(United::Items(id, keys.iter().zip(items).filter_map(first).collect()));
+            }
+            _ => {}
+        }
+    }
+    for united in changed {
+        match united {
+            United::Entries(id, entries) => {
+                if let Value::Dict(dict) = values.get_mut(id) {
+                    dict.entries = entries;
+                }
+            }
+            United::Items(id, rest) => {
+                if let Value::Set(items) | Value::FrozenSet(items) = values.get_mut(id) {
+                    *items = rest;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an id stands twice in `keys`.
+fn repeats(keys: &[ValueId], seen: &mut HashSet<ValueId>) -> bool {
+    if keys.len() <= 16 {
+        return keys.iter().enumerate().any(|(i, key)| keys[..i].contains(key));
+    }
+    // Ids that only grow, as where every key is new, cannot repeat.
+    if keys.is_sorted_by(|a, b| a < b) {
+        return false;
+    }
+    seen.clear();
+    !keys.iter().all(|key| seen.insert(*key))
+}

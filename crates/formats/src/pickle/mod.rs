@@ -1,0 +1,50 @@
+//! Python's pickle as data: a machine that describes what a pickle would build, and an encoder.
+//!
+//! [`decode`] runs every opcode of the protocols 0 to 5 on an arena of [`Values`] and nothing else: no name is
+//! looked up, nothing is called. What honest pickles write for plain values (`OrderedDict`, `set`, bytes of
+//! protocol 2, …) becomes that plain value; every other call stays an inert [`Object`](crate::value::Object).
+//!
+//! There is no knowledge of tensors here: the torch and NumPy backends explain the objects and the persistent
+//! ids that they know.
+//!
+//! Source of the facts: the documentation of Python's `pickletools` and the behaviour of its `pickle` module.
+
+mod build;
+mod keys;
+mod machine;
+mod opcodes;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use crate::{Limits, Result, Values};
+
+/// What one pickle describes.
+#[derive(Clone, Debug)]
+pub struct Decoded {
+    /// The values; the root is what Python's `load` would return.
+    pub values: Values,
+    /// How many bytes the pickle takes, its STOP included. Legacy torch files hold several in a row.
+    pub consumed: u64,
+    /// The protocol that the pickle declares; 0 where it declares none, as the protocols 0 and 1 do.
+    pub protocol: u8,
+}
+
+/// Decodes the pickle that `bytes` begin with. What stands behind it is not looked at.
+///
+/// Time is linear in the bytes taken, memory bounded by them and by [`Limits::values`]; nesting costs no stack.
+/// At most [`Limits::header_bytes`] are taken.
+///
+/// - A Python 2 `str` becomes [`Value::Str`](crate::Value::Str) if it is UTF-8, else bytes.
+/// - A key that a mapping is given twice stands once, at its first place with its last value. Keys are compared
+///   as Python does where they are None, numbers, strings, bytes or tuples of these; any other by identity.
+/// - A second BUILD of one object, which no honest pickle has, makes its state a list of both states.
+/// - An extension code's object has `None` as its class and the code as its arguments.
+///
+/// # Errors
+/// `Malformed` where Python's machine would stop too (truncation, an empty stack, a missing memo entry, …) and
+/// where an opcode is used on what it is not for (SETITEM on a list); `Unsupported` for protocols past 5 and
+/// out-of-band buffers; `LimitExceeded`. Each names the opcode and its offset in `bytes`.
+pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded> {
+    machine::Machine::new(bytes, limits).run()
+}
