@@ -3,11 +3,15 @@
 //! Each task is a module with one `run`; a task that finds a fault returns `Err` with the whole text of what is
 //! wrong, and the process exits with 1. Nothing here is needed to build or use the crates.
 
-#![allow(dead_code)]
-
+mod bench;
 mod command;
+mod deny;
+mod feature;
 mod fixtures;
+mod interop;
 mod setup;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -18,7 +22,15 @@ const HELP: &str = "\
 cargo xtask <task>
 
   setup                      make the Python environment and fetch the models that tests and demo use
+  test                       everything that CI checks, in order, up to the first failure
+  demo                       a real PyTorch checkpoint to safetensors, and the proof that nothing changed
+  interop                    the real models, converted both ways and compared by torch and safetensors
   fixtures [--write]         make the golden files anew and compare; --write replaces the committed ones
+  features                   each feature alone, none and all of them through clippy
+  tidy                       the rules that no compiler checks
+  deny                       licences, sources and advisories of what the workspace depends on
+  bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--peers]
+                             Weighbridge beside cp and its Python (and, with --peers, Rust) peers
 ";
 
 fn main() -> ExitCode {
@@ -28,7 +40,14 @@ fn main() -> ExitCode {
         None => ("help", &[] as &[String]),
     };
     let outcome = match task {
+        "tidy" => tidy::run(rest),
+        "test" => test::run(rest),
         "setup" => setup::run(rest),
+        "bench" => bench::run(rest),
+        "deny" => deny::run(rest),
+        "features" => feature::run(rest),
+        "demo" => interop::demo(rest),
+        "interop" => interop::run(rest),
         "fixtures" => fixtures::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

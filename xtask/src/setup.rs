@@ -97,19 +97,6 @@ pub(crate) fn ensure() -> Outcome<Environment> {
     Ok(Environment { python: python_of(&link), fixtures: folder })
 }
 
-/// The Python of the environment that `WEIGHBRIDGE_PYTHON` names, or that `setup` made; an error if there is none.
-pub(crate) fn python() -> Outcome<PathBuf> {
-    let python = match std::env::var_os("WEIGHBRIDGE_PYTHON") {
-        Some(path) => PathBuf::from(path),
-        None => python_of(&target().join("venv")),
-    };
-    if python.exists() {
-        Ok(python)
-    } else {
-        Err(format!("{} is not there: run `cargo xtask setup`", python.display()).into())
-    }
-}
-
 fn python_of(venv: &Path) -> PathBuf {
     if cfg!(windows) { venv.join("Scripts/python.exe") } else { venv.join("bin/python") }
 }
