@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Mismatch,
     /// The caller's options contradict each other or the input; what would be lost without leave is this too.
     InvalidOptions,
+    /// The caller's observer asked to give up.
+    Cancelled,
 }
 
 impl ErrorKind {
@@ -47,6 +49,7 @@ impl ErrorKind {
             Self::NotFound => "not found",
             Self::Mismatch => "mismatch",
             Self::InvalidOptions => "invalid options",
+            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -95,6 +98,8 @@ constructors! {
     mismatch = Mismatch;
     /// Options that contradict each other, or a loss without leave.
     invalid_options = InvalidOptions;
+    /// The caller's observer asked to give up.
+    cancelled = Cancelled;
     /// No format recognised the input.
     unknown_format = UnknownFormat;
 }

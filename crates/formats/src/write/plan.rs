@@ -123,6 +123,31 @@ impl<'a> FilePlan<'a> {
         &self.segments
     }
 
+    /// Holds the segments against the lengths that they were planned with: data that has become shorter or
+    /// longer since would shift everything behind it.
+    pub(super) fn check(&self) -> Result<()> {
+        let mut at = 0;
+        for segment in &self.segments {
+            let len = match &segment.content {
+                Content::Fixed(bytes) => bytes.len() as u64,
+                Content::Data { data, .. } => data.len(),
+                Content::Late(_) => segment.len,
+            };
+            if segment.offset != at || segment.len != len {
+                let (name, planned) = (&self.name, segment.len);
+                let what =
+                    format!("{name:?}: a segment was planned with {planned} bytes at {at} and has {len}");
+                return Err(Error::invalid_options(what).at_offset(segment.offset));
+            }
+            at += len;
+        }
+        if at == self.len {
+            Ok(())
+        } else {
+            Err(Error::invalid_options("the plan is longer than its segments"))
+        }
+    }
+
     /// Takes the segments out.
     pub fn into_segments(self) -> Vec<Segment<'a>> {
         self.segments

@@ -1,0 +1,367 @@
+//! Copying one file's segments into place, by several workers.
+
+use std::fs::File;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::buffer::{Buffer, is_zero};
+use super::execute::{ExecuteOptions, KernelCopy, Observer};
+use super::plan::{Content, Digests, FilePlan, Fill};
+use super::stage::refused;
+use super::{kernel, position};
+use crate::error::{Error, Result};
+use crate::source::{Access, ReadAt};
+use crate::tensor::Data;
+
+/// Spans shorter than this are read and written with what surrounds them, in one call.
+const KERNEL_SPAN: u64 = 128 << 10;
+
+/// How many readers a worker asks for their last checks at a time.
+const FINISH: u64 = 64;
+
+/// The workers' state, kept from file to file.
+pub(super) struct Copier<'o> {
+    workers: Vec<Worker>,
+    chunk: u64,
+    kernel: AtomicBool,
+    observer: Option<&'o dyn Observer>,
+}
+
+/// What one thread has to itself.
+struct Worker {
+    buffer: Buffer,
+    parts: Vec<Part>,
+}
+
+/// The CRC-32 of a part of a data segment.
+struct Part {
+    segment: usize,
+    offset: u64,
+    len: u64,
+    crc32: u32,
+}
+
+/// A segment without what is only used once.
+struct Piece<'a> {
+    offset: u64,
+    end: u64,
+    bytes: Bytes<'a>,
+}
+
+enum Bytes<'a> {
+    Fixed(Vec<u8>),
+    Data { data: Data<'a>, label: Arc<str>, crc32: bool, sequential: bool },
+    Late,
+}
+
+/// A late segment's number, and what makes its bytes.
+type Late<'a> = (usize, Fill<'a>);
+
+/// One file while it is written.
+struct Job<'j, 'a> {
+    pieces: &'j [Piece<'a>],
+    file: &'j File,
+    target: &'j Path,
+    needed: u64,
+    chunk: u64,
+    kernel: &'j AtomicBool,
+    observer: Option<&'j dyn Observer>,
+}
+
+impl<'o> Copier<'o> {
+    pub(super) fn new(options: &ExecuteOptions<'o>, copies_itself: bool) -> Result<Self> {
+        let threads = match (cfg!(feature = "parallel"), options.threads) {
+            (false, _) => 1,
+            (true, Some(n)) => n.clamp(1, 256),
+            (true, None) => std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
+        };
+        let chunk = options.chunk_bytes.max(1);
+        let worker = |_| Ok(Worker { buffer: Buffer::new(chunk)?, parts: Vec::new() });
+        let kernel = match options.kernel_copy {
+            KernelCopy::Auto => copies_itself,
+            KernelCopy::Always => true,
+            KernelCopy::Never => false,
+        };
+        Ok(Self {
+            workers: (0..threads).map(worker).collect::<Result<_>>()?,
+            chunk: chunk as u64,
+            kernel: AtomicBool::new(kernel),
+            observer: options.observer,
+        })
+    }
+
+    /// Writes a file's bytes.
+    ///
+    /// `target` is for errors.
+    pub(super) fn copy(&mut self, plan: FilePlan<'_>, file: &File, target: &Path) -> Result<()> {
+        let len = plan.len();
+        let (pieces, late) = split(plan);
+        let Self { workers, chunk, kernel, observer } = self;
+        let job =
+            Job { pieces: &pieces, file, target, needed: len, chunk: *chunk, kernel, observer: *observer };
+        // The first task is the data that is read from front to back: one worker takes them all, since two
+        // tensors of one compressed member, read in turn, would start it over again and again.
+        let tasks = 1 + len.div_ceil(job.chunk);
+        run(workers, tasks, |worker, task| {
+            job.check_cancelled()?;
+            match task.checked_sub(1) {
+                None => job.sequential(worker),
+                Some(n) => {
+                    job.chunk(worker, n * job.chunk, (n * job.chunk).saturating_add(job.chunk).min(len))
+                }
+            }
+        })?;
+        run(workers, (pieces.len() as u64).div_ceil(FINISH), |_, task| {
+            let first = (task * FINISH) as usize;
+            pieces[first..].iter().take(FINISH as usize).try_for_each(Piece::finish)
+        })?;
+        let parts = workers.iter_mut().flat_map(|w| std::mem::take(&mut w.parts)).collect();
+        job.fill_late(late, &digests(&pieces, parts)?)
+    }
+}
+
+/// Parts a plan into what workers share and what is used once, at the end.
+fn split(plan: FilePlan<'_>) -> (Vec<Piece<'_>>, Vec<Late<'_>>) {
+    let mut late = Vec::new();
+    let pieces = plan.into_segments().into_iter().enumerate().map(|(i, segment)| Piece {
+        offset: segment.offset,
+        end: segment.offset + segment.len,
+        bytes: match segment.content {
+            Content::Fixed(bytes) => Bytes::Fixed(bytes),
+            Content::Data { data, label, crc32 } => {
+                let sequential = data.access() == Access::Sequential;
+                Bytes::Data { data, label, crc32, sequential }
+            }
+            Content::Late(fill) => {
+                late.push((i, fill));
+                Bytes::Late
+            }
+        },
+    });
+    (pieces.collect(), late)
+}
+
+impl Piece<'_> {
+    fn finish(&self) -> Result<()> {
+        match &self.bytes {
+            Bytes::Data { data, label, .. } => data.finish().map_err(|e| e.with_tensor(&**label)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Joins the checksums of parts to those of segments.
+fn digests(pieces: &[Piece<'_>], mut parts: Vec<Part>) -> Result<Vec<Option<u32>>> {
+    parts.sort_unstable_by_key(|p| (p.segment, p.offset));
+    let wanted = |p: &Piece<'_>| matches!(p.bytes, Bytes::Data { crc32: true, .. });
+    let mut hashers: Vec<Option<(u64, crc32fast::Hasher)>> =
+        pieces.iter().map(|p| wanted(p).then(Default::default)).collect();
+    for part in parts {
+        if let Some(Some((len, hasher))) = hashers.get_mut(part.segment) {
+            hasher.combine(&crc32fast::Hasher::new_with_initial_len(part.crc32, part.len));
+            *len += part.len;
+        }
+    }
+    let complete = |(h, p): (Option<(u64, crc32fast::Hasher)>, &Piece<'_>)| match h {
+        Some((len, _)) if len != p.end - p.offset => {
+            Err(Error::invalid_options("a segment was not read exactly once"))
+        }
+        other => Ok(other.map(|(_, hasher)| hasher.finalize())),
+    };
+    hashers.into_iter().zip(pieces).map(complete).collect()
+}
+
+impl Job<'_, '_> {
+    fn check_cancelled(&self) -> Result<()> {
+        match self.observer {
+            Some(observer) if observer.cancelled() => Err(Error::cancelled("the write was cancelled")),
+            _ => Ok(()),
+        }
+    }
+
+    fn advanced(&self, bytes: u64) {
+        if let Some(observer) = self.observer {
+            observer.advanced(bytes);
+        }
+    }
+
+    /// Writes bytes; zeros stay the hole that setting the length made.
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        if is_zero(bytes) {
+            return Ok(());
+        }
+        let written = position::write_all_at(self.file, bytes, offset);
+        written.map_err(|e| refused("writing", e, self.target, self.needed).at_offset(offset))
+    }
+
+    /// Fills and writes one chunk of the file, but for what is late or sequential.
+    fn chunk(&self, worker: &mut Worker, start: u64, end: u64) -> Result<()> {
+        let buffer = worker.buffer.as_mut_slice();
+        let first = self.pieces.partition_point(|p| p.end <= start);
+        // The bytes of the file from `run` to `at` are in the buffer, and not yet written.
+        let (mut run, mut at, mut done) = (start, start, 0);
+        for (i, piece) in self.pieces.iter().enumerate().skip(first) {
+            if at == end {
+                break;
+            }
+            let (from, stop) = (at - piece.offset, piece.end.min(end));
+            let len = stop - at;
+            let part = &mut buffer[(at - run) as usize..(stop - run) as usize];
+            match &piece.bytes {
+                Bytes::Fixed(bytes) => part.copy_from_slice(&bytes[from as usize..][..len as usize]),
+                Bytes::Late => part.fill(0),
+                Bytes::Data { sequential: true, .. } => {
+                    self.write(&buffer[..(at - run) as usize], run)?;
+                    run = stop;
+                }
+                Bytes::Data { data, label, crc32, .. } => {
+                    if !crc32 && len >= KERNEL_SPAN && self.kernel.load(Ordering::Relaxed) {
+                        let copied = self.kernel_copy(data, from, at, len);
+                        if copied == len {
+                            self.write(&buffer[..(at - run) as usize], run)?;
+                            (run, at, done) = (stop, stop, done + len);
+                            continue;
+                        }
+                    }
+                    data.read_at(from, part).map_err(|e| e.with_tensor(&**label))?;
+                    if *crc32 {
+                        worker.parts.push(Part {
+                            segment: i,
+                            offset: from,
+                            len,
+                            crc32: crc32fast::hash(part),
+                        });
+                    }
+                }
+            }
+            if !matches!(&piece.bytes, Bytes::Late | Bytes::Data { sequential: true, .. }) {
+                done += len;
+            }
+            at = stop;
+        }
+        self.write(&buffer[..(at - run) as usize], run)?;
+        self.advanced(done);
+        Ok(())
+    }
+
+    /// Lets the kernel copy a part of a data segment; returns how much it copied. Less than asked for means that
+    /// the caller reads and writes it all, which also finds out what is wrong.
+    fn kernel_copy(&self, data: &Data<'_>, from: u64, to: u64, len: u64) -> u64 {
+        let mut copied = 0;
+        while copied < len {
+            let Some(span) = data.span(from + copied, len - copied) else { break };
+            match kernel::copy_range(span, self.file, to + copied) {
+                Ok(0) => break,
+                Ok(n) => copied += n.min(len - copied),
+                Err(_) => {
+                    // Most likely no pair of files here can do it, so it is not tried again.
+                    self.kernel.store(false, Ordering::Relaxed);
+                    break;
+                }
+            }
+        }
+        copied
+    }
+
+    /// Reads and writes all data that can only be read from front to back.
+    fn sequential(&self, worker: &mut Worker) -> Result<()> {
+        let buffer = worker.buffer.as_mut_slice();
+        for (i, piece) in self.pieces.iter().enumerate() {
+            let Bytes::Data { data, label, crc32, sequential: true } = &piece.bytes else { continue };
+            let (mut hasher, mut at) = (crc32fast::Hasher::new(), piece.offset);
+            while at < piece.end {
+                self.check_cancelled()?;
+                let len = (piece.end - at).min(buffer.len() as u64);
+                let part = &mut buffer[..len as usize];
+                data.read_at(at - piece.offset, part).map_err(|e| e.with_tensor(&**label))?;
+                if *crc32 {
+                    hasher.update(part);
+                }
+                self.write(part, at)?;
+                self.advanced(len);
+                at += len;
+            }
+            if *crc32 {
+                let len = piece.end - piece.offset;
+                worker.parts.push(Part { segment: i, offset: 0, len, crc32: hasher.finalize() });
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_late(&self, late: Vec<Late<'_>>, crc32: &[Option<u32>]) -> Result<()> {
+        let digests = Digests { crc32 };
+        for (i, fill) in late {
+            let (piece, bytes) = (&self.pieces[i], fill(&digests)?);
+            let (len, planned) = (bytes.len() as u64, piece.end - piece.offset);
+            if len != planned {
+                let what = format!("a late segment was planned with {planned} bytes and has {len}");
+                return Err(Error::invalid_options(what).at_offset(piece.offset));
+            }
+            self.write(&bytes, piece.offset)?;
+            self.advanced(len);
+        }
+        Ok(())
+    }
+}
+
+/// Has the workers do tasks `0..tasks`, each claimed from a counter. The first error ends the rest; a panic ends
+/// them too, and goes on in the caller's thread.
+fn run(
+    workers: &mut [Worker],
+    tasks: u64,
+    body: impl Fn(&mut Worker, u64) -> Result<()> + Sync,
+) -> Result<()> {
+    let (next, stop, failed) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(None));
+    let work = |worker: &mut Worker| {
+        let _guard = StopOnPanic(&stop);
+        while !stop.load(Ordering::Relaxed) {
+            let task = next.fetch_add(1, Ordering::Relaxed);
+            if task >= tasks {
+                break;
+            }
+            if let Err(error) = body(worker, task) {
+                stop.store(true, Ordering::Relaxed);
+                failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            }
+        }
+    };
+    let count = workers.len().min(usize::try_from(tasks).unwrap_or(usize::MAX));
+    let Some((own, others)) = workers[..count].split_first_mut() else { return Ok(()) };
+    std::thread::scope(|scope| {
+        let mut handles = Vec::new();
+        for worker in others {
+            // A system that gives no more threads gives a slower write, not a failed one.
+            match std::thread::Builder::new()
+                .name("weighbridge-write".into())
+                .spawn_scoped(scope, || work(worker))
+            {
+                Ok(handle) => handles.push(handle),
+                Err(_) => break,
+            }
+        }
+        work(own);
+        for handle in handles {
+            if let Err(panic) = handle.join() {
+                resume_unwind(panic);
+            }
+        }
+    });
+    match failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        Some(error) => Err(error),
+        None => Ok(()),
+    }
+}
+
+/// Ends the other workers when one panics.
+struct StopOnPanic<'a>(&'a AtomicBool);
+
+impl Drop for StopOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Executing a plan: from the checks before the first byte to the renames after the last.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use super::copy::Copier;
+use super::stage::{self, Temporary};
+use super::{WritePlan, kernel};
+use crate::error::{Error, ErrorKind, Result};
+use crate::source::is_plain_relative;
+
+/// Who watches a write, from several threads.
+///
+/// The methods are called while bytes are being copied, so they must be quick.
+pub trait Observer: Sync {
+    /// The write begins, after everything that can be checked before it was; the bytes of all files.
+    fn started(&self, total_bytes: u64) {
+        let _ = total_bytes;
+    }
+
+    /// So many more bytes are written; these add up to the total.
+    fn advanced(&self, bytes: u64) {
+        let _ = bytes;
+    }
+
+    /// All files are in place. Not called when the write fails.
+    fn finished(&self) {}
+
+    /// Whether to give up; asked before each chunk.
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+/// When untouched spans of a file are copied by the kernel (`copy_file_range`).
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KernelCopy {
+    /// Where the target's file system can share blocks or copy on its server.
+    #[default]
+    Auto,
+    /// Wherever the kernel can.
+    Always,
+    /// Nowhere: read and write.
+    Never,
+}
+
+/// Choices for executing a plan.
+#[non_exhaustive]
+#[derive(Clone)]
+pub struct ExecuteOptions<'a> {
+    /// Wait until files and folder are on the disk, so that a power cut leaves the old or the new. Without it,
+    /// a power cut soon after may leave an empty or incomplete file under the new name. Default: yes.
+    pub fsync: bool,
+    /// How many threads copy; `None` takes as many as there are processors, at most four. Without the feature
+    /// `parallel` it is always one.
+    pub threads: Option<usize>,
+    /// Leave to replace files that exist. Default: no.
+    pub overwrite: bool,
+    /// The permissions of new files, less the umask (Unix only). `None` keeps those of a file that is replaced,
+    /// and takes `0o666` for others.
+    pub mode: Option<u32>,
+    /// The bytes that a thread copies at a time, which is the memory that it takes. At least 1.
+    pub chunk_bytes: usize,
+    /// When the kernel copies.
+    pub kernel_copy: KernelCopy,
+    /// Who is told of progress and may cancel.
+    pub observer: Option<&'a dyn Observer>,
+}
+
+/// Default of [`ExecuteOptions::chunk_bytes`].
+const CHUNK: usize = 1 << 20;
+
+impl Default for ExecuteOptions<'_> {
+    fn default() -> Self {
+        Self {
+            fsync: true,
+            threads: None,
+            overwrite: false,
+            mode: None,
+            chunk_bytes: CHUNK,
+            kernel_copy: KernelCopy::Auto,
+            observer: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for ExecuteOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExecuteOptions")
+            .field("fsync", &self.fsync)
+            .field("threads", &self.threads)
+            .field("overwrite", &self.overwrite)
+            .field("mode", &self.mode)
+            .field("chunk_bytes", &self.chunk_bytes)
+            .field("kernel_copy", &self.kernel_copy)
+            .field("observer", &self.observer.is_some())
+            .finish()
+    }
+}
+
+/// What a write made.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The files, in the plan's order.
+    pub files: Vec<PathBuf>,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+/// Writes a plan's files into a folder that exists: each appears complete, and the first only after all are.
+///
+/// # Errors
+/// `InvalidOptions` if a file is there already without leave to replace it, or the plan contradicts itself;
+/// `NotFound` if the folder is not there; `Cancelled` if the observer said so; `Io` for what the system refuses,
+/// a full disk for one; and whatever reading the data meets. After an error every temporary is removed and every
+/// target is as it was, unless the message says that a later rename failed and which files are in place.
+pub fn execute(
+    plan: WritePlan<'_>,
+    folder: impl AsRef<Path>,
+    options: &ExecuteOptions<'_>,
+) -> Result<Written> {
+    let folder = match folder.as_ref() {
+        empty if empty.as_os_str().is_empty() => Path::new("."),
+        folder => folder,
+    };
+    let bytes = begin(&plan, folder, folder, options)?;
+    let (temporaries, files) = write_files(plan, folder, options)?;
+    stage::commit(temporaries, folder, options)?;
+    end(options);
+    Ok(Written { files, bytes })
+}
+
+/// Writes a plan's files into a folder that does not exist yet, and appears with all of them in it.
+///
+/// # Errors
+/// As [`execute`]; `InvalidOptions` if the folder exists, even with leave to overwrite: replacing would remove
+/// whatever else is in it.
+pub fn execute_folder(
+    plan: WritePlan<'_>,
+    folder: impl AsRef<Path>,
+    options: &ExecuteOptions<'_>,
+) -> Result<Written> {
+    // Without its trailing slashes, a path that a link has is the link and not what it leads to.
+    let folder: PathBuf = folder.as_ref().components().collect();
+    if folder.file_name().is_none() {
+        let what = "this is no name that a new folder can have";
+        return Err(Error::invalid_options(what).with_path(folder));
+    }
+    let taken = || {
+        Error::invalid_options("the folder exists already")
+            .with_path(&folder)
+            .with_hint("choose another name, or move the old folder away")
+    };
+    if std::fs::symlink_metadata(&folder).is_ok() {
+        return Err(taken());
+    }
+    let parent = match folder.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    let bytes = begin(&plan, &folder, parent, options)?;
+    let staged = Temporary::folder(&folder)?;
+    let (temporaries, files) = write_files(plan, staged.path(), options)?;
+    stage::commit(temporaries, staged.path(), options)?;
+    let files = files.iter().filter_map(|f| f.file_name()).map(|name| folder.join(name)).collect();
+    // The folder is new, so what it replaces cannot be meant.
+    let options = ExecuteOptions { overwrite: false, ..options.clone() };
+    stage::commit(vec![staged], parent, &options).map_err(|e| match e.kind() {
+        ErrorKind::InvalidOptions => taken(),
+        _ => e,
+    })?;
+    end(&options);
+    Ok(Written { files, bytes })
+}
+
+/// Checks all that can be checked before a byte is written, and tells the observer; returns the plan's bytes.
+/// `room` is a folder that exists and is on the target's file system.
+fn begin(plan: &WritePlan<'_>, folder: &Path, room: &Path, options: &ExecuteOptions<'_>) -> Result<u64> {
+    check_plan(plan)?;
+    for file in &plan.files {
+        stage::check_target(&folder.join(&file.name), options.overwrite)?;
+    }
+    let bytes = plan.bytes();
+    if let Some(free) = kernel::file_system(room).free.filter(|&free| free < bytes) {
+        let what = format!("the disk is full: {bytes} bytes are to be written, and {free} are free");
+        let full = Error::new(ErrorKind::Io, what).with_path(folder);
+        return Err(full.with_hint("make room, or write to another disk"));
+    }
+    if let Some(observer) = options.observer {
+        observer.started(bytes);
+    }
+    Ok(bytes)
+}
+
+fn end(options: &ExecuteOptions<'_>) {
+    if let Some(observer) = options.observer {
+        observer.finished();
+    }
+}
+
+/// Holds a plan against its own rules. Segments are laid end to end by construction; what they hold is the
+/// backends' word, which is checked.
+fn check_plan(plan: &WritePlan<'_>) -> Result<()> {
+    let mut names = HashSet::new();
+    for file in &plan.files {
+        let name = &*file.name;
+        if !is_plain_relative(name) || name.contains('/') {
+            let what = format!("{name:?} is no plain file name");
+            return Err(Error::invalid_options(what));
+        }
+        // Names that differ by case alone are one file on some systems.
+        if !names.insert(name.to_lowercase()) {
+            return Err(Error::invalid_options(format!("two files of the plan are called {name:?}")));
+        }
+        file.check()?;
+    }
+    Ok(())
+}
+
+/// Writes every file under a temporary name; returns the temporaries and the targets.
+fn write_files(
+    plan: WritePlan<'_>,
+    folder: &Path,
+    options: &ExecuteOptions<'_>,
+) -> Result<(Vec<Temporary>, Vec<PathBuf>)> {
+    let mut copier = Copier::new(options, kernel::file_system(folder).copies_itself)?;
+    let (mut temporaries, mut targets) = (Vec::new(), Vec::new());
+    // One after another, so that a set of a thousand shards takes one descriptor and not a thousand.
+    for file in plan.files {
+        let target = folder.join(&file.name);
+        let replaced = stage::check_target(&target, options.overwrite)?;
+        let (temporary, open) = Temporary::file(&target, replaced.as_ref(), options)?;
+        temporaries.push(temporary);
+        let needed = file.len();
+        let refused = |doing, e| stage::refused(doing, e, &target, needed);
+        open.set_len(needed).map_err(|e| refused("setting the length of the temporary", e))?;
+        copier.copy(file, &open, &target)?;
+        if options.fsync {
+            open.sync_all().map_err(|e| refused("synchronising the file to the disk", e))?;
+        }
+        targets.push(target);
+    }
+    Ok((temporaries, targets))
+}

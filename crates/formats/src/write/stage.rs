@@ -1,0 +1,246 @@
+//! Temporaries beside their targets, and the renames that put them in place.
+
+use std::collections::hash_map::RandomState;
+use std::fs::{File, Metadata, OpenOptions};
+use std::hash::{BuildHasher, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::execute::ExecuteOptions;
+use super::kernel;
+use crate::error::{Error, Result};
+
+/// A file or folder under a temporary name, which is removed unless it is put in place.
+pub(super) struct Temporary {
+    path: PathBuf,
+    target: PathBuf,
+    folder: bool,
+    placed: bool,
+}
+
+/// A name beside `target` that nobody else uses, and that nobody takes for a model.
+fn temporary_name(target: &Path) -> PathBuf {
+    let name = target.file_name().map(|n| n.to_string_lossy()).unwrap_or_default();
+    // File systems allow 255 bytes; a long name is cut to leave room for what makes it unique.
+    let mut end = name.len().min(200);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    let random = RandomState::new().build_hasher().finish();
+    target.with_file_name(format!(".{}.{}-{random:016x}.tmp", &name[..end], std::process::id()))
+}
+
+/// Tries names until one is free.
+fn create<T>(target: &Path, make: impl Fn(&Path) -> io::Result<T>) -> Result<(PathBuf, T)> {
+    let mut tries = 0;
+    loop {
+        let path = temporary_name(target);
+        tries += 1;
+        match make(&path) {
+            Ok(made) => return Ok((path, made)),
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && tries < 16 => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let what = "the folder that the file is to be written to does not exist";
+                return Err(Error::not_found(what).with_path(target).with_hint("create the folder first"));
+            }
+            Err(e) => return Err(Error::io("creating a temporary beside the target", e).with_path(target)),
+        }
+    }
+}
+
+impl Temporary {
+    /// Creates a new file. `replaced` is what stands at the target: its permissions are kept.
+    pub(super) fn file(
+        target: &Path,
+        replaced: Option<&Metadata>,
+        options: &ExecuteOptions<'_>,
+    ) -> Result<(Self, File)> {
+        let mut open = OpenOptions::new();
+        // Read access is for file systems that read a page before they change a part of it.
+        open.read(true).write(true).create_new(true);
+        let kept = replaced.filter(|m| m.is_file() && options.mode.is_none());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+            let old = kept.map(|m| m.permissions().mode() & 0o777);
+            open.mode(old.or(options.mode).unwrap_or(0o666));
+        }
+        let (path, file) = create(target, |path| open.open(path))?;
+        let temporary = Self { path, target: target.to_owned(), folder: false, placed: false };
+        #[cfg(unix)]
+        if let Some(old) = kept {
+            use std::os::unix::fs::PermissionsExt;
+            // Beyond what the umask let through. A file system without permissions refuses, which loses nothing.
+            let _ = file.set_permissions(std::fs::Permissions::from_mode(old.permissions().mode() & 0o777));
+        }
+        let _ = kept;
+        Ok((temporary, file))
+    }
+
+    /// Creates a new folder.
+    pub(super) fn folder(target: &Path) -> Result<Self> {
+        let (path, ()) = create(target, |path| std::fs::create_dir(path))?;
+        Ok(Self { path, target: target.to_owned(), folder: true, placed: false })
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Renames to the target.
+    fn place(&mut self, overwrite: bool) -> Result<()> {
+        let done = if overwrite {
+            std::fs::rename(&self.path, &self.target)
+        } else {
+            kernel::rename_new(&self.path, &self.target)
+        };
+        match done {
+            Ok(()) => {
+                self.placed = true;
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Err(exists(&self.target)),
+            Err(e) => {
+                Err(Error::io("renaming the complete temporary to its name", e).with_path(&self.target))
+            }
+        }
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if !self.placed {
+            // Nobody is left to tell of a failure here; the name says that it is a temporary.
+            let _ = match self.folder {
+                true => std::fs::remove_dir_all(&self.path),
+                false => std::fs::remove_file(&self.path),
+            };
+        }
+    }
+}
+
+/// The error for a write that the system refused: which file, and for a full disk how much is needed.
+#[cold]
+pub(super) fn refused(doing: &str, error: io::Error, target: &Path, needed: u64) -> Error {
+    let (what, hint) = match error.kind() {
+        io::ErrorKind::StorageFull => ("the disk is full", "make room, or write to another disk"),
+        io::ErrorKind::QuotaExceeded => ("your quota is used up", "make room, or write to another disk"),
+        io::ErrorKind::FileTooLarge => (
+            "the file would be larger than the system or its limits allow",
+            "raise the limit (`ulimit -f`), write to another file system, or write in shards",
+        ),
+        _ => return Error::io(doing.to_owned(), error).with_path(target),
+    };
+    let message = format!("{doing}: {what}, and the file needs {needed} bytes");
+    Error::io(message, error).with_path(target).with_hint(hint)
+}
+
+/// The error for a target that is there already.
+pub(super) fn exists(target: &Path) -> Error {
+    Error::invalid_options("a file of this name exists already")
+        .with_path(target)
+        .with_hint("choose another name, or give leave to replace it (`--force`)")
+}
+
+/// What stands at a target, if that may be replaced.
+///
+/// A link is replaced itself; the file it leads to stays.
+pub(super) fn check_target(target: &Path, overwrite: bool) -> Result<Option<Metadata>> {
+    let meta = match std::fs::symlink_metadata(target) {
+        Ok(meta) => meta,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(Error::io("looking for the target", e).with_path(target)),
+    };
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        let what = "a folder has this name, and a file is to be written";
+        return Err(Error::invalid_options(what).with_path(target).with_hint("choose another name"));
+    }
+    if !kind.is_file() && !kind.is_symlink() {
+        let what = "this is a device, pipe or socket; only a regular file is replaced";
+        return Err(Error::invalid_options(what).with_path(target).with_hint("choose another name"));
+    }
+    if overwrite { Ok(Some(meta)) } else { Err(exists(target)) }
+}
+
+/// Puts complete temporaries in place, in order; `folder` is what they are all in.
+pub(super) fn commit(mut files: Vec<Temporary>, folder: &Path, options: &ExecuteOptions<'_>) -> Result<()> {
+    for i in 0..files.len() {
+        if let Err(error) = files[i].place(options.overwrite) {
+            return Err(if i == 0 { error } else { partly_placed(&files, i, &error) });
+        }
+    }
+    if options.fsync { sync_folder(folder) } else { Ok(()) }
+}
+
+/// Says which files are in place when the rename of number `failed` did not work.
+fn partly_placed(files: &[Temporary], failed: usize, cause: &Error) -> Error {
+    let list = |files: &[Temporary]| {
+        let names = files.iter().filter_map(|f| f.target.file_name());
+        names.map(|n| format!("{:?}", n.to_string_lossy())).collect::<Vec<_>>().join(", ")
+    };
+    let (placed, missing) = files.split_at(failed);
+    let why = match std::error::Error::source(cause) {
+        Some(source) => format!("{}: {source}", cause.message()),
+        None => cause.message().to_owned(),
+    };
+    let (placed, missing) = (list(placed), list(missing));
+    let what = format!(
+        "all files were complete, and then a rename failed ({why}); in place are {placed}; not in place are {missing}"
+    );
+    Error::new(cause.kind(), what)
+        .with_path(files[failed].target())
+        .with_hint("remove the files that are in place, or write the whole again")
+}
+
+/// Makes the names in a folder last.
+#[cfg(unix)]
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    match File::open(folder).and_then(|f| f.sync_all()) {
+        // Some file systems have nothing to synchronise in a folder, and say so in this way.
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other.map_err(|e| Error::io("synchronising the folder", e).with_path(folder)),
+    }
+}
+
+/// Makes the names in a folder last: where folders cannot be opened, that is the file system's own affair.
+#[cfg(not(unix))]
+pub(super) fn sync_folder(_folder: &Path) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporaries_of_long_names_fit_a_file_system() {
+        for name in ["a".repeat(255), "ü".repeat(127), "x".into()] {
+            let path = temporary_name(&Path::new("/dir").join(&name));
+            let made = path.file_name().unwrap().to_str().unwrap().to_owned();
+            assert!(made.len() <= 255 && made.starts_with('.') && made.ends_with(".tmp"), "{made}");
+            assert_eq!(path.parent(), Some(Path::new("/dir")));
+        }
+        assert_ne!(temporary_name(Path::new("a")), temporary_name(Path::new("a")));
+    }
+
+    #[test]
+    fn a_failure_between_renames_says_what_is_in_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let options = ExecuteOptions::default();
+        let make = |n: &str| Temporary::file(&dir.path().join(n), None, &options).unwrap().0;
+        let files = vec![make("a"), make("b"), make("c")];
+        std::fs::write(dir.path().join("b"), "taken meanwhile").unwrap();
+        let error = commit(files, dir.path(), &options).unwrap_err().to_string();
+        assert!(error.contains(r#"; in place are "a""#), "{error}");
+        assert!(error.contains(r#"not in place are "b", "c""#), "{error}");
+        let mut left: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["a", "b"]);
+        assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"taken meanwhile");
+    }
+}
