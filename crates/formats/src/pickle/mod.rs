@@ -10,12 +10,17 @@
 //! Source of the facts: the documentation of Python's `pickletools` and the behaviour of its `pickle` module.
 
 mod build;
+mod encode;
+mod encoder;
 mod keys;
 mod machine;
 mod opcodes;
 #[cfg(test)]
 mod tests;
 mod text;
+
+pub use encode::{EncodeOptions, NoTensors, TensorEncoder, encode, encode_with_payloads, is_harmless};
+pub use encoder::{Encoded, Encoder, Payload};
 
 use crate::{Limits, Result, Values};
 

@@ -1,5 +1,6 @@
 //! Tests of the machine and the encoder. [`show`] writes a value as text, so that tests can say what they expect.
 
+mod encoding;
 mod hostile;
 mod opcodes;
 mod samples;

@@ -85,3 +85,47 @@ fn twenty_thousand_tensors() {
     let decoding = best(|| std::mem::forget(decode(&pickle, &Limits::default()).unwrap()));
     println!("{} bytes, {values} values: {decoding:?}, {with_drop:?} with dropping", pickle.len());
 }
+
+#[test]
+#[ignore = "a measurement, meaningful in release builds only"]
+fn twenty_thousand_tensors_encoded() {
+    use super::super::{EncodeOptions, Encoder, encode};
+    use crate::value::{Dict, DictKind};
+    use crate::{Value, Values};
+
+    let mut values = Values::new();
+    let mut entries = Vec::new();
+    for i in 0..20_000u32 {
+        let name = format!("model.layers.{}.self_attn.q_proj.weight.{i}", i / 9);
+        let name = values.push(Value::Str(name.into())).unwrap();
+        entries.push((name, values.push(Value::Tensor(i)).unwrap()));
+    }
+    let dict = Dict { kind: DictKind::Ordered, entries, attributes: None };
+    let root = values.push(Value::Dict(Box::new(dict))).unwrap();
+    let mut tensor = |index: u32, out: &mut Encoder| {
+        out.global("torch._utils", "_rebuild_tensor_v2")?;
+        out.mark();
+        out.mark();
+        out.string("storage")?;
+        out.global("torch", "FloatStorage")?;
+        out.string(&index.to_string())?;
+        out.string("cpu")?;
+        out.int(4096);
+        out.tuple();
+        out.binpersid();
+        out.int(0);
+        out.int(4096);
+        out.tuple1();
+        out.int(1);
+        out.tuple1();
+        out.bool(false);
+        out.empty_ordered_dict()?;
+        out.tuple();
+        out.reduce();
+        Ok(())
+    };
+    let options = EncodeOptions { protocol: 2, ..EncodeOptions::default() };
+    let mut length = 0;
+    let time = best(|| length = encode(&values, root, &options, &mut tensor).unwrap().len());
+    println!("{length} bytes encoded in {time:?}");
+}
