@@ -159,6 +159,12 @@ impl dyn Archive + '_ {
     }
 }
 
+impl std::fmt::Debug for dyn Archive + '_ {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Archive({}, {} tensors)", self.format(), self.tensors().len())
+    }
+}
+
 /// The error for an index past the end.
 pub(crate) fn no_such_tensor(index: usize) -> Error {
     Error::not_found(format!("there is no tensor number {index}"))

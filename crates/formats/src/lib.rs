@@ -5,12 +5,16 @@
 //! exact bytes of its files, and the write engine puts them on disk, completely or not at all.
 
 mod archive;
+pub mod backends;
 mod dtype;
 mod error;
+mod json;
 mod limits;
 #[cfg(feature = "pickle")]
 pub mod pickle;
 mod probe;
+mod registry;
+mod sniff;
 pub mod source;
 mod tensor;
 mod traits;
@@ -23,6 +27,7 @@ pub use dtype::{DType, FloatLayout, Kind, Special};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
 pub use probe::{Confidence, Probe};
+pub use registry::{Format, Registry};
 pub use source::{Access, FileSpan, ReadAt, Source};
 pub use tensor::{Data, Shape, Tensor, TensorInfo, View, contiguous_strides, element_count};
 pub use traits::{Deserializer, FormatInfo, ReadOptions, Serializer, ValuesPolicy, WriteOptions};

@@ -37,6 +37,25 @@ pub struct FormatInfo {
     pub about: &'static str,
 }
 
+impl FormatInfo {
+    /// A format that neither reads nor writes yet; set the other fields on it, in a `const` block for a static.
+    pub const fn new(id: &'static str, name: &'static str) -> Self {
+        Self {
+            id,
+            name,
+            extensions: &[],
+            index_name: None,
+            default_name: None,
+            feature: "",
+            holds_sharing: false,
+            holds_values: false,
+            reads: false,
+            writes: false,
+            about: "",
+        }
+    }
+}
+
 /// Choices for opening a file.
 #[non_exhaustive]
 #[derive(Clone, Debug, Default)]

@@ -1,0 +1,3 @@
+//! One module a format. What describes a format is always compiled; what reads and writes it hangs on its feature.
+
+pub mod safetensors;

@@ -1,0 +1,259 @@
+//! The header: one pass over its JSON, then the rules of the layout.
+//!
+//! Whatever the reference refuses is refused. Beyond that, these are errors here: a name given twice (the
+//! reference keeps the last), a metadata key given twice, white space before the first brace, anything but spaces
+//! behind the last one, and tensors described by a list or a dtype by an object, which serde would take. As in the
+//! reference, unknown fields of a tensor are skipped, `"__metadata__": null` is no metadata, a name may be empty,
+//! and the entries may stand in any order.
+
+use std::borrow::Cow;
+use std::collections::HashSet;
+
+use super::MAX_HEADER;
+use crate::archive::Metadata;
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::json::Lexer;
+use crate::limits::Limits;
+use crate::source::{Source, TRUNCATED};
+use crate::tensor::{Shape, TensorInfo};
+
+/// What a header says.
+pub(super) struct Header {
+    /// The tensors by their offset in the file.
+    pub(super) tensors: Vec<TensorInfo>,
+    /// Where each tensor begins, counted from the first byte behind the header.
+    pub(super) offsets: Vec<u64>,
+    /// The metadata in the order of the file.
+    pub(super) metadata: Metadata,
+    /// Where the tensors' bytes begin in the file.
+    pub(super) data_at: u64,
+}
+
+impl Header {
+    /// Reads and checks the header of a file.
+    pub(super) fn read(source: &Source, limits: &Limits) -> Result<Self> {
+        let len = source.len();
+        if len < 8 {
+            let what = format!("the file has {len} bytes; a safetensors file begins with a length of 8");
+            return Err(Error::malformed(what).with_hint(TRUNCATED));
+        }
+        let mut prefix = [0; 8];
+        source.reader().read_at(0, &mut prefix)?;
+        let header_len = u64::from_le_bytes(prefix);
+        if header_len > MAX_HEADER {
+            let what =
+                format!("the header claims {header_len} bytes; the format allows at most {MAX_HEADER}");
+            return Err(Error::malformed(what).at_offset(0));
+        }
+        if header_len > len - 8 {
+            let what = format!("the header claims {header_len} bytes, and only {} follow", len - 8);
+            return Err(Error::malformed(what).at_offset(0).with_hint(TRUNCATED));
+        }
+        let bytes = source.read_vec(8, header_len, limits)?;
+        Self::parse(&bytes, len - 8 - header_len, limits)
+    }
+
+    /// Parses the header's bytes; `data_len` bytes follow it.
+    pub(super) fn parse(bytes: &[u8], data_len: u64, limits: &Limits) -> Result<Self> {
+        let mut lexer = Lexer::from_bytes(bytes, 8)?;
+        if bytes.first() != Some(&b'{') {
+            return Err(lexer.error("the header does not begin with '{'"));
+        }
+        let mut found = Entries::default();
+        // A hundred bytes is a usual entry. A wrong guess costs a move.
+        let guess = bytes.len() / 96;
+        found.tensors.reserve(guess);
+        found.spans.reserve(guess);
+        let mut seen_metadata = false;
+        if lexer.open(b'{', b'}')? {
+            loop {
+                let at = lexer.offset();
+                let key = lexer.key()?;
+                if key == "__metadata__" {
+                    if std::mem::replace(&mut seen_metadata, true) {
+                        return Err(Error::malformed("__metadata__ is given twice").at_offset(at));
+                    }
+                    found.metadata = metadata(&mut lexer)?;
+                } else {
+                    if found.tensors.len() as u64 >= limits.entries {
+                        let what = format!("more than {} tensors", limits.entries);
+                        return Err(Error::limit(what).at_offset(at));
+                    }
+                    found.tensor(&mut lexer, &key).map_err(|e| e.with_tensor(&*key))?;
+                }
+                if !lexer.more(b'}')? {
+                    break;
+                }
+            }
+        }
+        if let Some(junk) = lexer.rest().iter().position(|&b| b != b' ') {
+            let what = "something other than spaces follows the header's last brace";
+            return Err(Error::malformed(what).at_offset(lexer.offset() + junk as u64));
+        }
+        found.sort();
+        found.check(8 + bytes.len() as u64, data_len)?;
+        let offsets = found.spans.iter().map(|s| s.0).collect();
+        Ok(Self {
+            tensors: found.tensors,
+            offsets,
+            metadata: found.metadata,
+            data_at: 8 + bytes.len() as u64,
+        })
+    }
+}
+
+/// `null`, or an object of strings.
+fn metadata(lexer: &mut Lexer<'_>) -> Result<Metadata> {
+    let mut out = Metadata::new();
+    if lexer.literal("null") {
+        return Ok(out);
+    }
+    let mut keys: HashSet<Cow<'_, str>> = HashSet::new();
+    if lexer.open(b'{', b'}')? {
+        loop {
+            let at = lexer.offset();
+            let key = lexer.key()?;
+            if lexer.peek() != Some(b'"') {
+                return Err(lexer.error(format!("the metadata entry {key:?} is no string")));
+            }
+            out.push((key.clone().into_owned(), lexer.string()?.into_owned()));
+            if keys.contains(&key) {
+                return Err(
+                    Error::malformed(format!("the metadata entry {key:?} is given twice")).at_offset(at)
+                );
+            }
+            keys.insert(key);
+            if !lexer.more(b'}')? {
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+#[derive(Default)]
+struct Entries {
+    tensors: Vec<TensorInfo>,
+    spans: Vec<(u64, u64)>,
+    metadata: Metadata,
+}
+
+impl Entries {
+    /// Takes one tensor's description.
+    fn tensor(&mut self, lexer: &mut Lexer<'_>, name: &str) -> Result<()> {
+        let (mut dtype, mut shape, mut span) = (None, None, None);
+        let at = lexer.offset();
+        if lexer.open(b'{', b'}')? {
+            loop {
+                let at = lexer.offset();
+                let twice = match &*lexer.key()? {
+                    "dtype" => {
+                        let at = lexer.offset();
+                        let text = lexer.string()?;
+                        let known = DType::from_name(&text).filter(|d| d.in_safetensors());
+                        let Some(known) = known else {
+                            return Err(unknown_dtype(&text).at_offset(at));
+                        };
+                        dtype.replace(known).is_some()
+                    }
+                    "shape" => {
+                        let mut dims = Shape::new();
+                        if lexer.open(b'[', b']')? {
+                            loop {
+                                dims.push(lexer.unsigned()?);
+                                if !lexer.more(b']')? {
+                                    break;
+                                }
+                            }
+                        }
+                        shape.replace(dims).is_some()
+                    }
+                    "data_offsets" => {
+                        lexer.expect(b'[')?;
+                        let begin = lexer.unsigned()?;
+                        lexer.expect(b',')?;
+                        let end = lexer.unsigned()?;
+                        lexer.expect(b']')?;
+                        span.replace((begin, end)).is_some()
+                    }
+                    _ => {
+                        lexer.skip()?;
+                        false
+                    }
+                };
+                if twice {
+                    return Err(Error::malformed("a field is given twice").at_offset(at));
+                }
+                if !lexer.more(b'}')? {
+                    break;
+                }
+            }
+        }
+        let missing = |what: &'static str| Error::malformed(what).at_offset(at);
+        let dtype = dtype.ok_or_else(|| missing("there is no dtype"))?;
+        let shape = shape.ok_or_else(|| missing("there is no shape"))?;
+        let span = span.ok_or_else(|| missing("there are no data_offsets"))?;
+        // The reference multiplies from the left and refuses an overflow even where a zero follows.
+        if shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).is_none() {
+            return Err(missing("the shape's product overflows"));
+        }
+        let info = TensorInfo::new(name, dtype, shape).map_err(|e| e.at_offset(at))?;
+        self.tensors.push(info);
+        self.spans.push(span);
+        Ok(())
+    }
+
+    /// Puts the tensors in the order of their bytes. Every known writer has them so already.
+    fn sort(&mut self) {
+        if self.spans.is_sorted() {
+            return;
+        }
+        let tensors = std::mem::take(&mut self.tensors);
+        let mut both: Vec<_> = std::mem::take(&mut self.spans).into_iter().zip(tensors).collect();
+        both.sort_by_key(|(span, _)| *span);
+        (self.spans, self.tensors) = both.into_iter().unzip();
+    }
+
+    /// Checks names, sizes, and that the tensors fill the data without holes or overlaps.
+    fn check(&self, data_at: u64, data_len: u64) -> Result<()> {
+        let mut end_before = 0u64;
+        for (info, &(begin, end)) in self.tensors.iter().zip(&self.spans) {
+            let place = |e: Error| e.with_tensor(info.name()).at_offset(data_at.saturating_add(begin));
+            if begin != end_before {
+                let what = if begin < end_before { "overlaps the tensor before" } else { "leaves a hole" };
+                let text =
+                    format!("data_offsets [{begin}, {end}] {what}: the bytes so far end at {end_before}");
+                return Err(place(Error::malformed(text)));
+            }
+            if end.checked_sub(begin) != Some(info.bytes()) {
+                let (shape, dtype, bytes) = (info.shape(), info.dtype(), info.bytes());
+                let text = format!(
+                    "data_offsets [{begin}, {end}] do not fit shape {shape:?} of {dtype}, which takes {bytes} bytes"
+                );
+                return Err(place(Error::malformed(text)));
+            }
+            end_before = end;
+        }
+        if end_before != data_len {
+            let (wanted, found) = (data_at.saturating_add(end_before), data_at + data_len);
+            let text = format!("the tensors take {wanted} bytes, header included, and the file has {found}");
+            let error = Error::malformed(text).at_offset(wanted.min(found));
+            return Err(if found < wanted { error.with_hint(TRUNCATED) } else { error });
+        }
+        let mut names = HashSet::with_capacity(self.tensors.len());
+        match self.tensors.iter().find(|t| !names.insert(t.name())) {
+            Some(twice) => Err(Error::malformed("two tensors have this name").with_tensor(twice.name())),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cold]
+fn unknown_dtype(text: &str) -> Error {
+    let error = Error::malformed(format!("the dtype {text:?} is unknown"));
+    match DType::parse(text).filter(|d| d.in_safetensors()) {
+        Some(meant) => error.with_hint(format!("safetensors spells it {:?}", meant.name())),
+        None => error,
+    }
+}
