@@ -1,2 +1,104 @@
-//! The command.
-fn main() {}
+//! The command `weighbridge`: inspect, convert and compare model files.
+
+mod commands;
+mod exit;
+mod output;
+mod values;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use weighbridge::{Error, Result};
+
+use crate::commands::{completions, formats, inspect, man};
+use crate::exit::Exit;
+
+/// Inspect, convert and compare machine-learning model files, without Python and without running what a file says
+#[derive(Parser)]
+#[command(name = "weighbridge", version, propagate_version = true, after_help = after_help())]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand)]
+enum Command {
+    /// Show what a model file holds; reads its header only
+    Inspect(inspect::Args),
+    /// List the formats, and what of each is read and written
+    Formats(formats::Args),
+    /// Print a shell's completion script
+    Completions(completions::Args),
+    /// Print the manual page, or write all pages into a folder
+    Man(man::Args),
+}
+
+impl Command {
+    fn run(&self) -> Result<Exit> {
+        match self {
+            Self::Inspect(args) => inspect::run(args),
+            Self::Formats(args) => formats::run(args),
+            Self::Completions(args) => completions::run(args),
+            Self::Man(args) => man::run(args),
+        }
+    }
+
+    /// Whether the output is for a program.
+    fn json(&self) -> bool {
+        match self {
+            Self::Inspect(args) => args.json,
+            Self::Formats(args) => args.json,
+            Self::Completions(_) | Self::Man(_) => false,
+        }
+    }
+}
+
+fn after_help() -> String {
+    format!(
+        "Examples:
+  weighbridge inspect pytorch_model.bin
+  weighbridge formats
+
+{}",
+        exit::TABLE
+    )
+}
+
+fn main() -> ExitCode {
+    std::panic::set_hook(Box::new(report_fault));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e).into(),
+    };
+    let exit = cli.command.run().unwrap_or_else(|e| {
+        output::print_error(&e, cli.command.json());
+        Exit::Error
+    });
+    exit.into()
+}
+
+/// Help and version to standard output; a wrong command line to standard error, as JSON if that was asked for.
+fn usage(error: &clap::Error) -> Exit {
+    if !error.use_stderr() {
+        let _ = error.print();
+        return Exit::Success;
+    }
+    if std::env::args_os().any(|arg| arg == "--json") {
+        let text = error.to_string();
+        let line = text.lines().next().unwrap_or_default();
+        let line = line.strip_prefix("error: ").unwrap_or(line).to_owned();
+        output::print_error(&Error::invalid_options(line).with_hint("see `weighbridge --help`"), true);
+    } else {
+        let _ = error.print();
+    }
+    Exit::Error
+}
+
+/// A fault of this program ends it with an error like any other, on whichever thread it happens.
+fn report_fault(fault: &std::panic::PanicHookInfo<'_>) {
+    let place = fault.location().map(|l| format!(" ({}:{})", l.file(), l.line())).unwrap_or_default();
+    let text = fault.payload_as_str().unwrap_or("unknown");
+    eprintln!("error: fault in weighbridge itself: {text}{place}");
+    eprintln!("  hint: please report it with the command line and, if you can, the file");
+    std::process::exit(Exit::Error as i32);
+}

@@ -1,0 +1,6 @@
+//! One module a subcommand: its arguments, and what it does.
+
+pub(crate) mod completions;
+pub(crate) mod formats;
+pub(crate) mod inspect;
+pub(crate) mod man;
