@@ -8,7 +8,7 @@ buffers under their dotted names, a name for each path that leads to a tied one.
   CSR, BSR             NAME.crow_indices, NAME.col_indices, NAME.values
   CSC, BSC             NAME.ccol_indices, NAME.row_indices, NAME.values
   quantized            NAME (the stored integers); per channel also NAME.scales (F64), NAME.zero_points (I64)
-  nested (strided)     NAME.0, NAME.1, ... (its components)
+  nested (strided)     NAME.values (the buffer of all components), NAME.sizes, NAME.strides, NAME.offsets
   wrapper subclass     NAME.ATTRIBUTE for each tensor of its state; another subclass: NAME, and those
   meta                 NAME with dtype and shape, and `meta`: true in place of bytes
 
@@ -110,8 +110,10 @@ def parts(tensor, name):
             yield f"{name}.{part}", getattr(tensor, part)()
         yield f"{name}.values", tensor.values()
     elif tensor.is_nested:
-        for index, part in enumerate(tensor.unbind()):
-            yield f"{name}.{index}", part
+        yield f"{name}.values", tensor.values()
+        yield f"{name}.sizes", tensor._nested_tensor_size()
+        yield f"{name}.strides", tensor._nested_tensor_strides()
+        yield f"{name}.offsets", tensor._nested_tensor_storage_offsets()
     elif not wrapper:
         yield name, tensor
     if type(tensor) not in (torch.Tensor, torch.nn.Parameter):

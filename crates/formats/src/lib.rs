@@ -21,6 +21,8 @@ mod traits;
 pub mod transform;
 pub mod value;
 pub mod write;
+#[cfg(feature = "torch")]
+mod zip;
 
 pub use archive::{Archive, MemoryArchive, Metadata, Note, NoteKind, StorageInfo};
 pub use dtype::{DType, FloatLayout, Kind, Special};

@@ -16,6 +16,9 @@ pub struct Limits {
     pub entries: u64,
     /// The most bytes that all tensors may declare together, expanded (stride 0) dimensions included.
     pub declared_bytes: u64,
+    /// The most bytes that tensors with overlapping elements (stride 0, say) may take together over what is
+    /// stored of them: 1.5 KB can stand for terabytes.
+    pub expanded_bytes: u64,
     /// The most bytes of a compressed member that are inflated into memory at once.
     pub inflated_bytes: u64,
 }
@@ -28,6 +31,7 @@ impl Default for Limits {
             values: 50_000_000,
             entries: 10_000_000,
             declared_bytes: 1 << 50,
+            expanded_bytes: 1 << 30,
             inflated_bytes: 64 << 20,
         }
     }

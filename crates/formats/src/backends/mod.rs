@@ -1,3 +1,4 @@
 //! One module a format. What describes a format is always compiled; what reads and writes it hangs on its feature.
 
 pub mod safetensors;
+pub mod torch;

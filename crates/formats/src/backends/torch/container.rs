@@ -1,0 +1,150 @@
+//! The zip container: torch 1.6 and later, and TorchScript archives.
+//!
+//! Source: files that torch 2.13 wrote; `caffe2/serialize/inline_container.h` for the versions (1 to 10).
+
+use std::sync::Arc;
+
+use super::archive::{Storages, TorchArchive};
+use crate::archive::Note;
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::pickle;
+use crate::probe::Confidence;
+use crate::source::{ReadAt, Source};
+use crate::zip::{Entry, ZipArchive};
+
+/// The newest container version that torch reads and writes today.
+const NEWEST: u32 = 10;
+
+/// Whether member names are those of a torch file: a pickle and what stands beside it, below one folder.
+pub(super) fn sniff(names: &[String]) -> Confidence {
+    let Some(root) = names.iter().find_map(|n| n.strip_suffix("data.pkl")) else { return Confidence::No };
+    let beside = ["version", ".data/version", "byteorder", "data/", "constants.pkl", "code/"];
+    let known = names
+        .iter()
+        .any(|n| n.strip_prefix(root).is_some_and(|rest| beside.iter().any(|b| rest.starts_with(b))));
+    if known { Confidence::Certain } else { Confidence::Likely }
+}
+
+/// The members that hold the storages.
+struct Members {
+    zip: ZipArchive,
+    entries: Vec<Entry>,
+}
+
+impl Storages for Members {
+    fn reader(&self, index: usize) -> Result<Arc<dyn ReadAt>> {
+        match self.entries.get(index) {
+            Some(entry) => self.zip.reader(entry),
+            None => Err(Error::not_found(format!("there is no storage number {index}"))),
+        }
+    }
+}
+
+/// Opens a zip.
+pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
+    let zip = ZipArchive::open(&source, limits)?;
+    let root = find_root(&zip)?;
+    let member = |name: &str| zip.find(&format!("{root}{name}"));
+    let small = |name: &str| -> Result<Option<String>> {
+        let Some(entry) = member(name) else { return Ok(None) };
+        if entry.size > 64 {
+            return Err(
+                Error::malformed(format!("member {name:?} has {} bytes", entry.size)).at_offset(entry.header)
+            );
+        }
+        Ok(Some(String::from_utf8_lossy(&zip.read(entry, limits)?).trim().to_owned()))
+    };
+    let mut notes = Vec::new();
+    let version = match small("version")? {
+        Some(v) => Some(v),
+        None => small(".data/version")?,
+    };
+    if let Some(v) = version.as_deref().and_then(|v| v.parse::<u32>().ok()).filter(|&v| v > NEWEST) {
+        notes.push(Note::warning(format!("container version {v} is newer than the newest known, {NEWEST}")));
+    }
+    let big_endian = match small("byteorder")?.as_deref() {
+        None | Some("little") => false,
+        Some("big") => true,
+        Some(other) => {
+            return Err(Error::malformed(format!("byte order {other:?} is neither little nor big")));
+        }
+    };
+    let Some(data) = member("data.pkl") else { return Err(no_pickle()) };
+    let (at, bytes) = (data.header, zip.read(data, limits)?);
+    let decoded = pickle::decode(&bytes, limits).map_err(|e| in_pickle(e, at))?;
+    drop(bytes);
+    let script = member("constants.pkl").is_some();
+    if script {
+        note_constants(&zip, &root, limits, &mut notes)?;
+    }
+    let kind = if script { "TorchScript archive" } else { "zip container" };
+    let order = if big_endian { ", big-endian" } else { "" };
+    let version = version.map_or_else(String::new, |v| format!(", version {v}"));
+    let variety = format!("{kind}{version}{order}, pickle protocol {}", decoded.protocol);
+    TorchArchive::new(
+        source,
+        variety,
+        decoded.values,
+        big_endian,
+        notes,
+        limits,
+        Box::new(move |wanted| {
+            let mut entries = Vec::with_capacity(wanted.len());
+            let mut name = format!("{root}data/");
+            let prefix = name.len();
+            for &(key, bytes) in wanted {
+                name.truncate(prefix);
+                name.push_str(key);
+                let Some(entry) = zip.find(&name) else {
+                    return Err(Error::malformed(format!(
+                        "the pickle names storage {key:?}, and there is no member {name:?}"
+                    )));
+                };
+                if entry.size < bytes {
+                    let what =
+                        format!("member {name:?} has {} bytes, and the pickle says {bytes}", entry.size);
+                    return Err(Error::malformed(what).at_offset(entry.header));
+                }
+                entries.push(entry.clone());
+            }
+            Ok(Box::new(Members { zip, entries }))
+        }),
+    )
+}
+
+/// The folder that everything lies in: that of the only `data.pkl`, or of the one nearest to the top.
+fn find_root(zip: &ZipArchive) -> Result<String> {
+    let pickles = zip.entries().iter().filter_map(|e| zip.name(e).strip_suffix("data.pkl"));
+    let roots = pickles.filter(|r| r.is_empty() || r.ends_with('/'));
+    roots.min_by_key(|r| r.matches('/').count()).map(ToOwned::to_owned).ok_or_else(no_pickle)
+}
+
+fn no_pickle() -> Error {
+    Error::malformed("the zip has no data.pkl, so torch.save did not write it")
+}
+
+/// Says where in the file a pickle's error lies: the member, and the offset in it.
+fn in_pickle(error: Error, member: u64) -> Error {
+    match error.offset() {
+        Some(_) => error,
+        None => error.at_offset(member),
+    }
+}
+
+/// TorchScript keeps tensors that its code uses apart from the weights. They are not read, and that is said.
+fn note_constants(zip: &ZipArchive, root: &str, limits: &Limits, notes: &mut Vec<Note>) -> Result<()> {
+    let prefix = format!("{root}constants/");
+    let count = zip.entries().iter().filter(|e| zip.name(e).starts_with(&prefix)).count();
+    let code = zip.entries().iter().filter(|e| zip.name(e)[..].starts_with(&format!("{root}code/"))).count();
+    notes.push(Note::info(format!(
+        "this is a TorchScript program: its weights are read, its code ({code} members) is never run or converted"
+    )));
+    if count > 0 {
+        notes.push(Note::warning(format!(
+            "{count} constant tensor(s) belong to the program's code (constants/), not to its weights; they are left out"
+        )));
+    }
+    let _ = limits;
+    Ok(())
+}

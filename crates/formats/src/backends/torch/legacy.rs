@@ -1,0 +1,162 @@
+//! The stream of pickles that torch wrote before 1.6, and still writes when asked to.
+//!
+//! Source: torch 2.13, `torch/serialization.py` (`_legacy_load`, `_legacy_save`): four pickles (a magic number,
+//! the protocol version, facts of the system, the object), a pickle of the storages' keys, then for each key an
+//! i64 count of elements and the elements.
+
+use std::sync::Arc;
+
+use super::archive::{Storages, TorchArchive};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::pickle::{self, Decoded};
+use crate::source::{ReadAt, Slice, Source, TRUNCATED};
+use crate::value::Value;
+
+/// The magic number 0x1950a86a20f9469cfc6c as LONG1 in a pickle: ten bytes, little-endian.
+const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+/// The only protocol version there is.
+const PROTOCOL: i64 = 1001;
+
+/// Whether a file begins with the pickled magic number.
+pub(super) fn sniff(head: &[u8]) -> bool {
+    // PROTO n, LONG1 10, the number, STOP; protocol 0 and 1 have it as text.
+    let binary =
+        head.first() == Some(&0x80) && head.get(2..4) == Some(&[0x8a, 10]) && head.get(4..14) == Some(&MAGIC);
+    let framed = head.first() == Some(&0x80)
+        && head.get(2) == Some(&0x95)
+        && head.get(11..13) == Some(&[0x8a, 10])
+        && head.get(13..23) == Some(&MAGIC);
+    binary || framed || head.starts_with(b"L119547037146038801333356L\n.")
+}
+
+/// The pickles in sequence, read in growing windows: their length is known only once they are read.
+struct Pickles<'a> {
+    source: &'a Source,
+    limits: &'a Limits,
+    window: Vec<u8>,
+    at: usize,
+}
+
+/// The first window. Most files' pickles fit.
+const WINDOW: u64 = 1 << 20;
+
+impl Pickles<'_> {
+    fn next(&mut self) -> Result<Decoded> {
+        loop {
+            let result = pickle::decode(self.window.get(self.at..).unwrap_or_default(), self.limits);
+            let error = match result {
+                Ok(decoded) => {
+                    self.at += decoded.consumed as usize;
+                    return Ok(decoded);
+                }
+                Err(error) => error,
+            };
+            // What fails far from the window's end fails for a reason of its own.
+            let whole = self.window.len() as u64 >= self.source.len();
+            let early = error.offset().is_some_and(|o| self.at as u64 + o + 4096 < self.window.len() as u64);
+            let more = (self.window.len() as u64 * 4).min(self.source.len());
+            if whole
+                || (early && error.kind() != crate::ErrorKind::Malformed)
+                || more > self.limits.header_bytes
+            {
+                return Err(error);
+            }
+            self.window = self.source.read_vec(0, more, self.limits)?;
+        }
+    }
+}
+
+/// Storages at places of the file.
+pub(super) struct Placed(pub(super) Vec<Slice>);
+
+impl Storages for Placed {
+    fn reader(&self, index: usize) -> Result<Arc<dyn ReadAt>> {
+        match self.0.get(index) {
+            Some(slice) => Ok(Arc::new(slice.clone())),
+            None => Err(Error::not_found(format!("there is no storage number {index}"))),
+        }
+    }
+}
+
+/// Opens a legacy stream.
+pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
+    let window = source.read_vec(0, source.len().min(WINDOW), limits)?;
+    let mut pickles = Pickles { source: &source, limits, window, at: 0 };
+    let bad = |what: &str| Error::malformed(what.to_owned());
+    let root = |d: &Decoded| d.values.root().map(|r| d.values.get(r).clone());
+    if !matches!(root(&pickles.next()?), Some(Value::BigInt(b)) if b[..] == MAGIC) {
+        return Err(bad("the magic number is not torch's"));
+    }
+    match root(&pickles.next()?) {
+        Some(Value::Int(PROTOCOL)) => {}
+        other => {
+            return Err(Error::unsupported(format!(
+                "protocol version {other:?}; the only one known is {PROTOCOL}"
+            )));
+        }
+    }
+    // The facts of the system that wrote it. Its byte order is not among those that matter: torch writes the
+    // numbers of this format in little-endian order on every machine, and does not look at the flag either.
+    pickles.next()?;
+    let object = pickles.next()?;
+    let keys = pickles.next()?;
+    let data_at = pickles.at as u64;
+    let Some(list) = keys.values.root().and_then(|r| keys.values.sequence(r)) else {
+        return Err(bad("the list of storage keys is no list").at_offset(data_at));
+    };
+    let keys: Vec<Box<str>> = list
+        .iter()
+        .map(|&k| match keys.values.get(k) {
+            Value::Str(s) => Ok(s.clone()),
+            Value::Int(i) => Ok(i.to_string().into()),
+            _ => Err(bad("a storage's key is no text").at_offset(data_at)),
+        })
+        .collect::<Result<_>>()?;
+    let variety = format!("legacy stream, pickle protocol {}", object.protocol);
+    let file = source.clone();
+    TorchArchive::new(
+        source,
+        variety,
+        object.values,
+        false,
+        Vec::new(),
+        limits,
+        Box::new(move |wanted| Ok(Box::new(Placed(place(&file, data_at, &keys, wanted)?)))),
+    )
+}
+
+/// Finds each storage behind the pickles. A storage's length is counted in elements, whose width only the
+/// object's pickle says; so a key that it does not mention cannot be passed over.
+fn place(source: &Source, mut at: u64, keys: &[Box<str>], wanted: &[(&str, u64)]) -> Result<Vec<Slice>> {
+    let by_key: std::collections::HashMap<&str, usize> =
+        wanted.iter().enumerate().map(|(i, &(k, _))| (k, i)).collect();
+    let mut slices: Vec<Option<Slice>> = vec![None; wanted.len()];
+    for key in keys {
+        let Some(&index) = by_key.get(&**key) else {
+            return Err(Error::malformed(format!("storage {key:?} is stored, and no tensor refers to it"))
+                .at_offset(at));
+        };
+        let mut count = [0; 8];
+        source.reader().read_at(at, &mut count).map_err(|e| e.with_hint(TRUNCATED))?;
+        let count = u64::from_le_bytes(count);
+        let bytes = wanted[index].1;
+        // The count is of elements, one to eight (or sixteen) bytes each: it must divide the bytes.
+        if count > bytes
+            || (count == 0) != (bytes == 0)
+            || (count > 0 && !(bytes.is_multiple_of(count) && bytes / count <= 16))
+        {
+            let what = format!("storage {key:?} counts {count} elements, and the pickle says {bytes} bytes");
+            return Err(Error::malformed(what).at_offset(at));
+        }
+        if slices[index].is_some() {
+            return Err(Error::malformed(format!("storage {key:?} is stored twice")).at_offset(at));
+        }
+        slices[index] = Some(source.slice(at + 8, bytes)?);
+        at += 8 + bytes;
+    }
+    let missing = |i: usize| {
+        Error::malformed(format!("storage {:?} is not in the file", wanted[i].0)).with_hint(TRUNCATED)
+    };
+    slices.into_iter().enumerate().map(|(i, s)| s.ok_or_else(|| missing(i))).collect()
+}
