@@ -161,6 +161,12 @@ impl Error {
         self
     }
 
+    /// Says what to do next in place of what was said further down, by code that knows more of the caller.
+    pub fn with_better_hint(mut self, hint: impl Into<Cow<'static, str>>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
     /// Keeps the cause.
     pub fn with_source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.0.source = Some(Box::new(source));

@@ -61,7 +61,7 @@ macro_rules! table {
 
 table! {
     safetensors "safetensors" reads SafetensorsReader writes SafetensorsWriter;
-    torch "torch" reads TorchReader;
+    torch "torch" reads TorchReader writes TorchWriter;
 }
 
 /// The formats that a program knows. A value, never a global: two parts of a program can know different ones.

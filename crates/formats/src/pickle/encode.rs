@@ -48,6 +48,7 @@ pub fn is_harmless(global: &Global) -> bool {
                 | "slice"
                 | "str"
                 | "tuple"
+                | "xrange"
         ),
         "collections" => matches!(&*global.name, "Counter" | "OrderedDict" | "defaultdict" | "deque"),
         "datetime" => matches!(&*global.name, "date" | "datetime" | "time" | "timedelta" | "timezone"),

@@ -15,6 +15,10 @@ mod container;
 #[cfg(feature = "torch")]
 mod dtypes;
 #[cfg(feature = "torch")]
+mod emit;
+#[cfg(feature = "torch")]
+mod layout;
+#[cfg(feature = "torch")]
 mod lazy;
 #[cfg(feature = "torch")]
 mod legacy;
@@ -26,11 +30,15 @@ mod read;
 mod rebuild;
 #[cfg(feature = "torch")]
 mod tar;
+#[cfg(feature = "torch")]
+mod write;
 
 use crate::traits::FormatInfo;
 
 #[cfg(feature = "torch")]
 pub use read::TorchReader;
+#[cfg(feature = "torch")]
+pub use write::TorchWriter;
 
 /// The format's id.
 pub(crate) const ID: &str = "torch";
