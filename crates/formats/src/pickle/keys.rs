@@ -1,9 +1,10 @@
 //! Keys that Python holds for equal: a mapping has each once, with the last value; a set has each once.
 //!
-//! This runs once, when a pickle is complete. Each value that is a key anywhere is looked at once, however many
-//! mappings it is a key of, so the whole is linear in the pickle.
+//! This runs once, when a pickle is complete. Nearly every mapping is passed by a look at hashes of its keys, in
+//! which no two are the same; the others are compared exactly. A long value that is a key is read once, however
+//! many mappings it is a key of, so the whole costs no more than sorting the keys.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use crate::value::Global;
 use crate::{Value, ValueId, Values};
@@ -83,8 +84,8 @@ enum United {
 /// Removes repeated keys from every dict, and repeated items from every set.
 pub(super) fn unite(values: &mut Values) {
     let mut known = Representatives { values, of: Vec::new(), first: HashMap::new() };
+    let mut filter = Filter::default();
     let mut keys = Vec::new();
-    let mut seen = HashSet::new();
     let mut changed = Vec::new();
     for (id, value) in values.iter() {
         keys.clear();
@@ -93,14 +94,14 @@ pub(super) fn unite(values: &mut Values) {
             Value::Set(items) | Value::FrozenSet(items) if items.len() > 1 => keys.extend(items),
             _ => continue,
         }
+        if filter.surely_distinct(values, &keys) {
+            continue;
+        }
         if known.of.is_empty() {
             known.of = vec![None; values.len()];
         }
         for key in &mut keys {
             *key = known.of(*key);
-        }
-        if !repeats(&keys, &mut seen) {
-            continue;
         }
         let mut place = HashMap::with_capacity(keys.len());
         match value {
@@ -144,15 +145,48 @@ pub(super) fn unite(values: &mut Values) {
     }
 }
 
-/// Whether an id stands twice in `keys`.
-fn repeats(keys: &[ValueId], seen: &mut HashSet<ValueId>) -> bool {
-    if keys.len() <= 16 {
-        return keys.iter().enumerate().any(|(i, key)| keys[..i].contains(key));
+/// Strings of at most this many bytes are hashed again for each mapping.
+const SHORT: usize = 64;
+
+/// A cheap look that tells nearly every mapping without repeated keys.
+#[derive(Default)]
+struct Filter {
+    hashes: Vec<u64>,
+    long: HashMap<ValueId, u64>,
+}
+
+impl Filter {
+    /// Whether no two of the keys are equal. A `false` proves nothing.
+    fn surely_distinct(&mut self, values: &Values, keys: &[ValueId]) -> bool {
+        self.hashes.clear();
+        for key in keys {
+            let hash = match values.get(*key) {
+                Value::Str(text) if text.len() <= SHORT => fold(text.as_bytes()),
+                Value::Str(text) => *self.long.entry(*key).or_insert_with(|| fold(text.as_bytes())),
+                Value::Int(i) => mix(*i as u64, 1),
+                _ => return false,
+            };
+            self.hashes.push(hash);
+        }
+        let hashes = &mut self.hashes;
+        if hashes.len() <= 16 {
+            return !hashes.iter().enumerate().any(|(i, hash)| hashes[..i].contains(hash));
+        }
+        // Sorted and not put in a table: a file that makes hashes collide gains nothing.
+        hashes.sort_unstable();
+        hashes.windows(2).all(|pair| pair[0] != pair[1])
     }
-    // Ids that only grow, as where every key is new, cannot repeat.
-    if keys.is_sorted_by(|a, b| a < b) {
-        return false;
-    }
-    seen.clear();
-    !keys.iter().all(|key| seen.insert(*key))
+}
+
+fn mix(a: u64, b: u64) -> u64 {
+    let wide = u128::from(a ^ 0x9e37_79b9_7f4a_7c15) * u128::from(b ^ 0xd1b5_4a32_d192_ed03);
+    wide as u64 ^ (wide >> 64) as u64
+}
+
+fn fold(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let words = words.iter().chain([&last]).map(|w| u64::from_le_bytes(*w));
+    words.fold(bytes.len() as u64, |hash, word| mix(hash ^ word, hash))
 }
