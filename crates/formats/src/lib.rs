@@ -11,6 +11,8 @@ mod error;
 mod json;
 mod limits;
 #[cfg(feature = "pickle")]
+mod naming;
+#[cfg(feature = "pickle")]
 pub mod pickle;
 mod probe;
 mod registry;

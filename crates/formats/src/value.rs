@@ -162,6 +162,11 @@ impl Values {
         Self::default()
     }
 
+    /// An empty arena with room for some values.
+    pub fn with_capacity(values: usize) -> Self {
+        Self { nodes: Vec::with_capacity(values), root: None }
+    }
+
     /// Adds a value.
     ///
     /// # Errors

@@ -81,14 +81,15 @@ enum United {
     Items(ValueId, Vec<ValueId>),
 }
 
-/// Removes repeated keys from every dict, and repeated items from every set.
-pub(super) fn unite(values: &mut Values) {
+/// Removes repeated keys from these dicts, and repeated items from these sets.
+pub(super) fn unite(values: &mut Values, containers: &[ValueId]) {
     let mut known = Representatives { values, of: Vec::new(), first: HashMap::new() };
     let mut filter = Filter::default();
     let mut keys = Vec::new();
     let mut changed = Vec::new();
-    for (id, value) in values.iter() {
+    for &id in containers {
         keys.clear();
+        let value = values.get(id);
         match value {
             Value::Dict(dict) if dict.entries.len() > 1 => keys.extend(dict.entries.iter().map(|e| e.0)),
             Value::Set(items) | Value::FrozenSet(items) if items.len() > 1 => keys.extend(items),

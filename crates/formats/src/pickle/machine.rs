@@ -19,6 +19,12 @@ const MAX_NAME: usize = 4096;
 const FREE_COPIES: u64 = 1 << 16;
 const COPIES_PER_BYTE: u64 = 16;
 
+/// How many bytes of a pickle make a value, and a memo entry: torch's have 12 and 19. A guess that saves moving
+/// what grows, up to a bound: who knows what stands behind the pickle.
+const BYTES_PER_VALUE: usize = 12;
+const BYTES_PER_MEMO: usize = 16;
+const MOST_RESERVED: usize = 1 << 20;
+
 /// What the copy of one item of a container is charged: one item for each byte read.
 pub(super) const ITEM: usize = COPIES_PER_BYTE as usize;
 
@@ -37,6 +43,8 @@ pub(super) struct Machine<'a> {
     /// Stack heights at the open marks.
     marks: Vec<usize>,
     memo: Memo,
+    /// Dicts and sets with contents, in which a key may stand twice.
+    keyed: Vec<ValueId>,
     copied: u64,
     singles: Singles,
     small: [Option<ValueId>; 256],
@@ -58,18 +66,21 @@ struct Singles {
 impl<'a> Machine<'a> {
     pub(super) fn new(bytes: &'a [u8], limits: &Limits) -> Self {
         let most = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
+        let taken = &bytes[..bytes.len().min(most)];
+        let reserved = |per: usize| (taken.len() / per).min(MOST_RESERVED);
         Self {
-            bytes: &bytes[..bytes.len().min(most)],
+            bytes: taken,
             cut: bytes.len() > most,
             max_values: limits.values,
             pos: 0,
             start: 0,
             frame_end: None,
             protocol: 0,
-            values: Values::new(),
+            values: Values::with_capacity(reserved(BYTES_PER_VALUE)),
             stack: Vec::new(),
             marks: Vec::new(),
-            memo: Memo::default(),
+            memo: Memo { dense: Vec::with_capacity(reserved(BYTES_PER_MEMO)), ..Memo::default() },
+            keyed: Vec::new(),
             copied: 0,
             singles: Singles::default(),
             small: [None; 256],
@@ -151,7 +162,7 @@ impl<'a> Machine<'a> {
                 REDUCE => {
                     let (class, args) = self.pop_two()?;
                     let built = self.call(class, args)?;
-                    self.push(built)?;
+                    self.push_built(built)?;
                 }
                 NONE => self.push_single(Value::None, |s| &mut s.none)?,
                 NEWTRUE => self.push_single(Value::Bool(true), |s| &mut s.yes)?,
@@ -254,7 +265,7 @@ impl<'a> Machine<'a> {
                 }
                 FROZENSET => {
                     let items = self.popped_to_mark()?;
-                    self.push(Value::FrozenSet(items))?;
+                    self.push_built(Value::FrozenSet(items))?;
                 }
                 LIST => {
                     let items = self.popped_to_mark()?;
@@ -500,6 +511,20 @@ impl<'a> Machine<'a> {
         Ok(id)
     }
 
+    /// Pushes what may be a dict or set that is full already.
+    fn push_built(&mut self, value: Value) -> Result<()> {
+        let full = match &value {
+            Value::Dict(dict) => !dict.entries.is_empty(),
+            Value::Set(items) | Value::FrozenSet(items) => !items.is_empty(),
+            _ => false,
+        };
+        let id = self.push(value)?;
+        if full {
+            self.keyed.push(id);
+        }
+        Ok(())
+    }
+
     fn push_single(&mut self, value: Value, slot: fn(&mut Singles) -> &mut Option<ValueId>) -> Result<()> {
         match *slot(&mut self.singles) {
             Some(id) => self.stack.push(id),
@@ -518,8 +543,7 @@ impl<'a> Machine<'a> {
     }
 
     fn push_dict(&mut self, entries: Vec<(ValueId, ValueId)>) -> Result<()> {
-        self.push(Value::Dict(Box::new(Dict { entries, ..Dict::default() })))?;
-        Ok(())
+        self.push_built(Value::Dict(Box::new(Dict { entries, ..Dict::default() })))
     }
 
     fn push_object(
@@ -686,7 +710,12 @@ impl<'a> Machine<'a> {
         let at = self.pop_mark()?;
         let target = self.container(at)?;
         match self.values.get_mut(target) {
-            Value::Set(items) => items.extend_from_slice(&self.stack[at..]),
+            Value::Set(items) => {
+                if items.is_empty() && at < self.stack.len() {
+                    self.keyed.push(target);
+                }
+                items.extend_from_slice(&self.stack[at..]);
+            }
             Value::Object(object) => object.items.extend_from_slice(&self.stack[at..]),
             _ => return Err(self.bad("adds to what is neither a set nor an object")),
         }
@@ -702,7 +731,12 @@ impl<'a> Machine<'a> {
         }
         let pairs = pairs.map(|p| (p[0], p[1]));
         match self.values.get_mut(target) {
-            Value::Dict(dict) => dict.entries.extend(pairs),
+            Value::Dict(dict) => {
+                if dict.entries.is_empty() && at < self.stack.len() {
+                    self.keyed.push(target);
+                }
+                dict.entries.extend(pairs);
+            }
             Value::Object(object) => object.entries.extend(pairs),
             _ => return Err(self.bad("sets items of what is neither a dict nor an object")),
         }
@@ -813,7 +847,7 @@ impl<'a> Machine<'a> {
     fn stop(mut self) -> Result<Decoded> {
         let root = self.pop()?;
         self.values.set_root(root);
-        keys::unite(&mut self.values);
+        keys::unite(&mut self.values, &self.keyed);
         Ok(Decoded { values: self.values, consumed: self.pos as u64, protocol: self.protocol })
     }
 }
