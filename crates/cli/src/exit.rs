@@ -3,17 +3,23 @@
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything that was asked for was done.
+    /// Everything that was asked for was done; for `diff`: no difference.
     Success = 0,
+    /// `diff` found a difference.
+    Different = 1,
     /// An error, a wrong command line included.
     Error = 2,
+    /// Stopped by the user; nothing half-written is left.
+    Interrupted = 130,
 }
 
 /// The table as the help shows it.
 pub(crate) const TABLE: &str = "\
 Exit codes:
-  0    success
-  2    an error, a wrong command line included";
+  0    success; for `diff`: no difference
+  1    `diff` found a difference
+  2    an error, a wrong command line included
+  130  stopped by Ctrl-C or SIGTERM; nothing half-written is left";
 
 impl From<Exit> for std::process::ExitCode {
     fn from(exit: Exit) -> Self {

@@ -3,14 +3,15 @@
 mod commands;
 mod exit;
 mod output;
+mod progress;
 mod values;
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use weighbridge::{Error, Result};
+use weighbridge::{Error, ErrorKind, Result};
 
-use crate::commands::{completions, formats, inspect, man};
+use crate::commands::{completions, convert, diff, formats, inspect, man};
 use crate::exit::Exit;
 
 /// Inspect, convert and compare machine-learning model files, without Python and without running what a file says
@@ -25,6 +26,10 @@ struct Cli {
 enum Command {
     /// Show what a model file holds; reads its header only
     Inspect(inspect::Args),
+    /// Write a model file in another format, dtype or cut
+    Convert(convert::Args),
+    /// Compare two model files, tensor by tensor, across formats
+    Diff(diff::Args),
     /// List the formats, and what of each is read and written
     Formats(formats::Args),
     /// Print a shell's completion script
@@ -37,6 +42,8 @@ impl Command {
     fn run(&self) -> Result<Exit> {
         match self {
             Self::Inspect(args) => inspect::run(args),
+            Self::Convert(args) => convert::run(args),
+            Self::Diff(args) => diff::run(args),
             Self::Formats(args) => formats::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
@@ -47,6 +54,8 @@ impl Command {
     fn json(&self) -> bool {
         match self {
             Self::Inspect(args) => args.json,
+            Self::Convert(args) => args.json,
+            Self::Diff(args) => args.json,
             Self::Formats(args) => args.json,
             Self::Completions(_) | Self::Man(_) => false,
         }
@@ -57,7 +66,9 @@ fn after_help() -> String {
     format!(
         "Examples:
   weighbridge inspect pytorch_model.bin
-  weighbridge formats
+  weighbridge convert pytorch_model.bin model.safetensors
+  weighbridge convert model.safetensors small/ --to safetensors --dtype bf16 --max-shard-size 5GB
+  weighbridge diff pytorch_model.bin model.safetensors
 
 {}",
         exit::TABLE
@@ -72,7 +83,7 @@ fn main() -> ExitCode {
     };
     let exit = cli.command.run().unwrap_or_else(|e| {
         output::print_error(&e, cli.command.json());
-        Exit::Error
+        if e.kind() == ErrorKind::Cancelled { Exit::Interrupted } else { Exit::Error }
     });
     exit.into()
 }

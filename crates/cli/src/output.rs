@@ -31,11 +31,30 @@ pub(crate) fn print_error(error: &Error, json: bool) {
     } else {
         // A message may quote what a file says: one line stays one line.
         let _ = writeln!(text, "error: {}", one_line(&error.to_string()));
-        if let Some(hint) = error.hint() {
-            let _ = writeln!(text, "  hint: {hint}");
+        if let Some(hint) = hint(error) {
+            let _ = writeln!(text, "  hint: {}", one_line(&hint));
         }
     }
     let _ = std::io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// What the hints of the libraries ask for, and the option of the command that does it.
+const OPTIONS: &[(&str, &str)] = &[
+    ("allow the loss", "--allow-loss"),
+    ("ask for the values to be dropped", "--values drop"),
+    ("select the part that is wanted", "--select PATH"),
+    ("leave them out by name", "--drop GLOB"),
+    ("cast them to", "--dtype DTYPE"),
+    ("set a largest shard size", "--max-shard-size SIZE"),
+    ("rename it", "--rename RE=TO"),
+];
+
+/// An error's hint, with the options that it takes here.
+fn hint(error: &Error) -> Option<String> {
+    let hint = error.hint()?;
+    let fits = OPTIONS.iter().filter(|(words, option)| hint.contains(words) && !hint.contains(option));
+    let options: Vec<_> = fits.map(|(_, option)| format!("`{option}`")).collect();
+    Some(if options.is_empty() { hint.to_owned() } else { format!("{hint} ({})", options.join(", ")) })
 }
 
 /// `{"error": {"kind", "message", "path", "tensor", "offset", "hint"}}`; what is not known is null.
@@ -47,7 +66,7 @@ fn error_json(error: &Error) -> serde_json::Value {
         "path": error.path().map(Path::to_string_lossy),
         "tensor": error.tensor(),
         "offset": error.offset(),
-        "hint": error.hint(),
+        "hint": hint(error),
     }})
 }
 
@@ -118,6 +137,41 @@ pub(crate) fn size(bytes: u64) -> String {
         (value, unit) = (value / 1000.0, unit + 1);
     }
     format!("{value:.1} {}", UNITS[unit])
+}
+
+/// Reads `5GB`, `5GiB`, `1.5 MB` or a plain number of bytes.
+///
+/// # Errors
+/// A sentence on what is accepted.
+pub(crate) fn parse_size(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    let factor: u64 = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" | "k" => 1000,
+        "mb" | "m" => 1_000_000,
+        "gb" | "g" => 1_000_000_000,
+        "tb" | "t" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        other => return Err(format!("{other:?} is no unit: B, kB, MB, GB, TB, KiB, MiB, GiB, TiB")),
+    };
+    let bytes = match number.parse::<u64>() {
+        Ok(whole) => whole.checked_mul(factor),
+        Err(_) => {
+            let value: f64 = number.parse().map_err(|_| format!("{number:?} is no number"))?;
+            let bytes = value * factor as f64;
+            (bytes.is_finite() && bytes < u64::MAX as f64).then_some(bytes as u64)
+        }
+    };
+    match bytes {
+        Some(0) => Err("a size of 0 holds nothing".into()),
+        Some(bytes) => Ok(bytes),
+        None => Err(format!("{text} is more bytes than 64 bits count")),
+    }
 }
 
 /// Adds a JSON string, quotes included.
@@ -197,6 +251,17 @@ pub(crate) fn push_notes(out: &mut String, notes: &[Note]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_decimal_or_binary_as_their_unit_says() {
+        assert_eq!(parse_size("5GB"), Ok(5_000_000_000));
+        assert_eq!(parse_size("5GiB"), Ok(5 << 30));
+        assert_eq!(parse_size("1.5 MB"), Ok(1_500_000));
+        assert_eq!(parse_size("4096"), Ok(4096));
+        for bad in ["", "GB", "5XB", "-1", "0", "1e3", "99999999999999999999", "20000000000TB", "1.2.3"] {
+            assert!(parse_size(bad).is_err(), "{bad:?}");
+        }
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -6,6 +6,8 @@
 
 mod archive;
 pub mod backends;
+mod convert;
+mod diff;
 mod dtype;
 mod error;
 mod json;
@@ -27,6 +29,8 @@ pub mod write;
 mod zip;
 
 pub use archive::{Archive, MemoryArchive, Metadata, Note, NoteKind, StorageInfo};
+pub use convert::{ConvertOptions, ConvertReport, TensorCast, convert, save};
+pub use diff::{DiffOptions, DiffReport, OtherDiff, TensorDiff, ValueDiff, diff};
 pub use dtype::{DType, FloatLayout, Kind, Special};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;

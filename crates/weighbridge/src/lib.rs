@@ -4,6 +4,30 @@
 //! A file becomes an [`Archive`]: tensors in order, whose bytes are read only when asked for, text metadata, and
 //! the values that are no tensors. What can be opened can be written in any other format.
 //!
+//! ```
+//! use weighbridge::{Archive, DType, Data, MemoryArchive, Tensor};
+//!
+//! # fn main() -> weighbridge::Result<()> {
+//! # let folder = std::env::temp_dir().join(format!("weighbridge-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&folder).unwrap();
+//! let path = folder.join("model.safetensors");
+//!
+//! // Two rows of three numbers, saved under a name.
+//! let numbers: Vec<u8> = [0.5f32, 1.0, 1.5, 2.0, 2.5, 3.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+//! let weight = Tensor::new("layer.weight", DType::F32, [2, 3].as_slice(), Data::Borrowed(&numbers))?;
+//! weighbridge::save(&path, &MemoryArchive::new([weight])?)?;
+//!
+//! // Opening reads the header only.
+//! let model = weighbridge::open(&path)?;
+//! assert_eq!(model.format(), "safetensors");
+//! let weight = model.tensor("layer.weight")?;
+//! assert_eq!(weight.info.shape(), [2, 3]);
+//! assert_eq!(weight.data.read_all()?, numbers);
+//! # std::fs::remove_dir_all(&folder).unwrap();
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Features
 //! One feature a format: `safetensors`, `torch`, `pickle`; `all-formats` is all of them. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. The default is `safetensors`, `torch`, `parallel`.
@@ -12,15 +36,18 @@ use std::path::Path;
 
 use weighbridge_formats as formats;
 
+pub use formats::transform::{CastStats, Overflow};
 pub use formats::value;
 pub use formats::write;
 pub use formats::{
-    Archive, Confidence, DType, Data, Deserializer, Error, ErrorKind, Format, FormatInfo, Limits,
-    MemoryArchive, Metadata, Note, NoteKind, Probe, ReadAt, ReadOptions, Registry, Result, Serializer, Shape,
-    Source, StorageInfo, Tensor, TensorInfo, Value, ValueId, Values, ValuesPolicy, View, WriteOptions,
+    Archive, Confidence, ConvertOptions, ConvertReport, DType, Data, Deserializer, DiffOptions, DiffReport,
+    Error, ErrorKind, Format, FormatInfo, Limits, MemoryArchive, Metadata, Note, NoteKind, Probe, ReadAt,
+    ReadOptions, Registry, Result, Serializer, Shape, Source, StorageInfo, Tensor, TensorCast, TensorDiff,
+    TensorInfo, Value, ValueDiff, ValueId, Values, ValuesPolicy, View, WriteOptions, diff,
 };
+pub use write::Observer;
 
-/// The formats of this build: what [`open`] knows.
+/// The formats of this build: what [`open`], [`save`] and [`convert`] know.
 pub fn registry() -> Registry {
     Registry::builtin()
 }
@@ -31,4 +58,52 @@ pub fn registry() -> Registry {
 /// `NotFound`, `UnknownFormat` and `FormatDisabled`; then what the format's reader says.
 pub fn open(path: impl AsRef<Path>) -> Result<Box<dyn Archive>> {
     registry().open_path(path, &ReadOptions::default())
+}
+
+/// Writes an archive in the format that the path's name asks for. A file that exists is not replaced; for choices,
+/// see [`convert_with`].
+///
+/// # Errors
+/// `InvalidOptions` for a name that asks for no format, for a file that exists, and for what the format cannot
+/// hold; `Io` for what the system says. Nothing is half-written.
+pub fn save(path: impl AsRef<Path>, archive: &dyn Archive) -> Result<ConvertReport> {
+    formats::save(&registry(), archive, path.as_ref(), &ConvertOptions::default())
+}
+
+/// Writes a model in the format that the target's name asks for.
+///
+/// ```no_run
+/// let report = weighbridge::convert("pytorch_model.bin", "model.safetensors")?;
+/// for note in &report.notes {
+///     println!("{}: {}", note.kind.as_str(), note.text);
+/// }
+/// # Ok::<(), weighbridge::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`open`] and [`save`].
+pub fn convert(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<ConvertReport> {
+    convert_with(source, target, &ConvertOptions::default())
+}
+
+/// Writes a model with choices: format, dtype, which tensors, their names, the size of shards.
+///
+/// ```no_run
+/// use weighbridge::{ConvertOptions, DType};
+///
+/// let mut options = ConvertOptions::default();
+/// options.dtype = Some(DType::Bf16);
+/// options.write.max_shard_size = Some(5_000_000_000);
+/// weighbridge::convert_with("model.safetensors", "small/model.safetensors", &options)?;
+/// # Ok::<(), weighbridge::Error>(())
+/// ```
+///
+/// # Errors
+/// As [`convert`]; `InvalidOptions` for choices that contradict each other or the source.
+pub fn convert_with(
+    source: impl AsRef<Path>,
+    target: impl AsRef<Path>,
+    options: &ConvertOptions<'_>,
+) -> Result<ConvertReport> {
+    formats::convert(&registry(), source.as_ref(), target.as_ref(), options)
 }

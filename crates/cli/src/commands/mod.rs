@@ -1,6 +1,8 @@
 //! One module a subcommand: its arguments, and what it does.
 
 pub(crate) mod completions;
+pub(crate) mod convert;
+pub(crate) mod diff;
 pub(crate) mod formats;
 pub(crate) mod inspect;
 pub(crate) mod man;

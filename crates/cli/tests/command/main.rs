@@ -1,5 +1,7 @@
 //! The command as its users run it: a process, its output and its exit code.
 
+mod convert;
+mod diff;
 mod errors;
 mod generated;
 mod inspect;

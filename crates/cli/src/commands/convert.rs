@@ -1,0 +1,253 @@
+//! `weighbridge convert`: a model written in another format, dtype or cut.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use weighbridge::{CastStats, ConvertOptions, ConvertReport, DType, NoteKind, Result, ValuesPolicy};
+
+use crate::exit::Exit;
+use crate::output::{self, count, grouped, one_line, parse_size, size};
+use crate::progress::Progress;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  weighbridge convert pytorch_model.bin model.safetensors
+  weighbridge convert model.safetensors model.bin --force
+  weighbridge convert model.safetensors half.safetensors --dtype f16 --overflow saturate
+  weighbridge convert checkpoint.pt weights.safetensors --select model_state_dict --strip-prefix module.
+  weighbridge convert pytorch_model.bin out/ --to safetensors --max-shard-size 5GB
+
+The steps are applied in this order: select, drop, strip prefix, rename, cast.
+Tensors are cast between float types only; integers and booleans stay as they are.
+An existing target, and a loss without leave, are errors before anything is written.")]
+pub(crate) struct Args {
+    /// The file, the index of a sharded set, or a folder that holds a model
+    src: PathBuf,
+    /// The file to write; or a folder, for the format's usual name in it
+    dst: PathBuf,
+    /// The format to write; else DST's extension says it
+    #[arg(long, value_name = "FORMAT")]
+    to: Option<String>,
+    /// Cast floating-point tensors: f32, f16, bf16, f64, f8_e4m3, …
+    #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
+    dtype: Option<DType>,
+    /// What becomes of numbers too large for the dtype of --dtype
+    #[arg(long, value_enum, default_value_t = Overflow::Error)]
+    overflow: Overflow,
+    /// Only this part: a path such as `model.state_dict`, which is taken off the names, or a pattern with `*`
+    #[arg(long, value_name = "PATH")]
+    select: Option<String>,
+    /// Leave out tensors whose names match, `*` standing for any text
+    #[arg(long, value_name = "GLOB")]
+    drop: Vec<String>,
+    /// Rename by regular expression; `$1` in TO is its first group. The first `=` separates the two
+    #[arg(long, value_name = "RE=TO", value_parser = parse_pair)]
+    rename: Vec<(String, String)>,
+    /// Remove this from the beginning of names, such as `module.`
+    #[arg(long, value_name = "PREFIX")]
+    strip_prefix: Vec<String>,
+    /// Split into files with at most this many bytes of tensors: 5GB, 5GiB, 500MB or bytes
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    max_shard_size: Option<u64>,
+    /// What becomes of values that are no tensors where the format has no place for them
+    #[arg(long, value_enum, default_value_t = Values::Keep)]
+    values: Values,
+    /// Give leave to lose what the format cannot hold; each loss is told
+    #[arg(long)]
+    allow_loss: bool,
+    /// Add an entry to the file's text metadata
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    metadata: Vec<(String, String)>,
+    /// The pickle protocol, where the format has pickles
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=5))]
+    pickle_protocol: Option<u8>,
+    /// Do not wait until the files are on the disk
+    #[arg(long)]
+    no_fsync: bool,
+    /// Threads that copy and cast
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
+    /// Print errors, warnings and losses only
+    #[arg(long)]
+    quiet: bool,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Overflow {
+    /// Refuse to write the file
+    Error,
+    /// The largest finite number
+    Saturate,
+    /// Infinity, else NaN, else the largest finite number: as torch casts
+    Infinity,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Values {
+    /// Keep them in a form that reading restores; an error where that is impossible
+    Keep,
+    /// Leave them out
+    Drop,
+}
+
+fn parse_dtype(text: &str) -> std::result::Result<DType, String> {
+    DType::parse(text).ok_or_else(|| {
+        let names: Vec<_> = DType::ALL.iter().map(|d| d.name().to_lowercase()).collect();
+        format!("the dtypes are {}", names.join(", "))
+    })
+}
+
+fn parse_pair(text: &str) -> std::result::Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((left, right)) if !left.is_empty() => Ok((left.to_owned(), right.to_owned())),
+        _ => Err("a text, `=` and another text are wanted".into()),
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit> {
+    let progress = Progress::new(args.quiet || args.json);
+    let mut options = ConvertOptions::default();
+    options.format.clone_from(&args.to);
+    options.dtype = args.dtype;
+    options.overflow = match args.overflow {
+        Overflow::Error => weighbridge::Overflow::Error,
+        Overflow::Saturate => weighbridge::Overflow::Saturate,
+        Overflow::Infinity => weighbridge::Overflow::Infinity,
+    };
+    options.select.clone_from(&args.select);
+    options.drop.clone_from(&args.drop);
+    options.renames.clone_from(&args.rename);
+    options.strip_prefixes.clone_from(&args.strip_prefix);
+    options.write.max_shard_size = args.max_shard_size;
+    options.write.values = match args.values {
+        Values::Keep => ValuesPolicy::Keep,
+        Values::Drop => ValuesPolicy::Drop,
+    };
+    options.write.allow_loss = args.allow_loss;
+    options.write.metadata.clone_from(&args.metadata);
+    options.write.pickle_protocol = args.pickle_protocol;
+    options.fsync = !args.no_fsync;
+    options.threads = args.threads.map(usize::from);
+    options.overwrite = args.force;
+    options.observer = Some(&progress);
+    let report = weighbridge::convert_with(&args.src, &args.dst, &options)?;
+    drop(progress);
+    if args.json {
+        output::emit(format!("{}\n", json(&report)).as_bytes())?;
+    } else if args.quiet {
+        let mut out = String::new();
+        let grave = |n: &&weighbridge::Note| matches!(n.kind, NoteKind::Warning | NoteKind::Lost);
+        let notes: Vec<_> = report.notes.iter().filter(grave).cloned().collect();
+        output::push_notes(&mut out, &notes);
+        eprint!("{out}");
+    } else {
+        output::emit(text(&report).as_bytes())?;
+    }
+    Ok(Exit::Success)
+}
+
+fn json(report: &ConvertReport) -> serde_json::Value {
+    let path = |p: &PathBuf| p.to_string_lossy().into_owned();
+    let stats = |s: &CastStats| {
+        serde_json::json!({
+            "elements": s.elements,
+            "overflow": s.overflow,
+            "underflow": s.underflow,
+            "nan": s.nan,
+            "nan_lost": s.nan_lost,
+            "inf": s.inf,
+            "inf_lost": s.inf_lost,
+            "max_abs": s.max_abs,
+        })
+    };
+    serde_json::json!({
+        "source": {
+            "format": report.source_format,
+            "variety": report.source_variety,
+            "files": report.source_files.iter().map(path).collect::<Vec<_>>(),
+            "bytes": report.bytes_in,
+        },
+        "target": {
+            "format": report.target_format,
+            "files": report.files.iter()
+                .map(|(p, bytes)| serde_json::json!({ "path": path(p), "bytes": bytes }))
+                .collect::<Vec<_>>(),
+            "bytes": report.bytes_out,
+        },
+        "tensors": report.tensors,
+        "parameters": report.parameters,
+        "parts": report.parts.iter()
+            .map(|(name, tensors)| serde_json::json!({ "name": name, "tensors": tensors }))
+            .collect::<Vec<_>>(),
+        "casts": report.casts.iter()
+            .map(|c| serde_json::json!({
+                "name": c.name, "from": c.from.name(), "to": c.to.name(), "stats": stats(&c.stats),
+            }))
+            .collect::<Vec<_>>(),
+        "cast_total": stats(&report.cast_total),
+        "notes": output::notes_json(&report.notes),
+        "seconds": report.seconds,
+    })
+}
+
+fn text(report: &ConvertReport) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "read    {}: {} ({})",
+        report.source_format,
+        size(report.bytes_in),
+        one_line(&report.source_variety)
+    );
+    let _ = writeln!(
+        out,
+        "wrote   {}: {}, {}, {} in {:.2} s",
+        report.target_format,
+        count(report.tensors, "tensor"),
+        count(report.parameters, "parameter"),
+        size(report.bytes_out),
+        report.seconds
+    );
+    for (path, bytes) in &report.files {
+        let _ = writeln!(out, "  {}  {}", one_line(&path.to_string_lossy()), grouped(*bytes));
+    }
+    if report.cast_total.elements > 0 {
+        let _ = writeln!(out, "cast    {}", cast_line(&report.cast_total));
+        for cast in &report.casts {
+            let name = one_line(&cast.name);
+            let _ = writeln!(out, "  {name}  {} -> {}  {}", cast.from, cast.to, cast_line(&cast.stats));
+        }
+    }
+    if !report.parts.is_empty() {
+        let parts: Vec<_> =
+            report.parts.iter().map(|(n, t)| format!("{} ({})", one_line(n), count(*t, "tensor"))).collect();
+        let _ = writeln!(
+            out,
+            "note: the source holds {}; all are written under dotted names, and `--select {}` takes one part",
+            parts.join(", "),
+            one_line(&report.parts[0].0)
+        );
+    }
+    output::push_notes(&mut out, &report.notes);
+    out
+}
+
+/// What a cast met, without what it did not.
+fn cast_line(stats: &CastStats) -> String {
+    let mut parts = vec![count(stats.elements, "element")];
+    let events = [
+        (stats.overflow, "beyond the range"),
+        (stats.underflow, "became zero"),
+        (stats.nan_lost, "NaN lost"),
+        (stats.inf_lost, "infinity lost"),
+    ];
+    parts.extend(events.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))));
+    parts.join(", ")
+}

@@ -1,0 +1,309 @@
+//! Conversion: open, transform, plan, execute.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::archive::{Archive, Note, NoteKind};
+use crate::dtype::DType;
+use crate::error::{Error, Result};
+use crate::registry::{Format, Registry};
+use crate::tensor::TensorInfo;
+use crate::traits::{ReadOptions, WriteOptions};
+use crate::transform::{CastStats, Overflow};
+use crate::value::Value;
+use crate::write::{ExecuteOptions, Observer, execute};
+
+/// Choices for a conversion. The transforms are applied in the order of the fields.
+#[non_exhaustive]
+#[derive(Clone)]
+pub struct ConvertOptions<'a> {
+    /// How to read.
+    pub read: ReadOptions,
+    /// The id of the format to write; `None` takes it from the target's name.
+    pub format: Option<String>,
+    /// The part to take, by its path or a pattern; `None` takes everything.
+    pub select: Option<String>,
+    /// The tensors to leave out, by glob.
+    pub drop: Vec<String>,
+    /// What to remove from the beginning of names, such as `module.`.
+    pub strip_prefixes: Vec<String>,
+    /// Regular expressions and what replaces their first match in a name; `$1` is the first group.
+    pub renames: Vec<(String, String)>,
+    /// The dtype that floating-point tensors are cast to.
+    pub dtype: Option<DType>,
+    /// What becomes of numbers that the dtype cannot hold.
+    pub overflow: Overflow,
+    /// How to write; `file_name` is set from the target.
+    pub write: WriteOptions,
+    /// Wait until the files are on the disk. Default: yes.
+    pub fsync: bool,
+    /// How many threads copy and cast; `None` leaves it to the write engine.
+    pub threads: Option<usize>,
+    /// Leave to replace files that exist.
+    pub overwrite: bool,
+    /// Who is told of progress and may cancel.
+    pub observer: Option<&'a dyn Observer>,
+}
+
+impl Default for ConvertOptions<'_> {
+    fn default() -> Self {
+        Self {
+            read: ReadOptions::default(),
+            format: None,
+            select: None,
+            drop: Vec::new(),
+            strip_prefixes: Vec::new(),
+            renames: Vec::new(),
+            dtype: None,
+            overflow: Overflow::default(),
+            write: WriteOptions::default(),
+            fsync: true,
+            threads: None,
+            overwrite: false,
+            observer: None,
+        }
+    }
+}
+
+/// What a conversion did.
+#[non_exhaustive]
+#[derive(Clone, Debug)]
+pub struct ConvertReport {
+    /// The id of the source's format.
+    pub source_format: &'static str,
+    /// Its version and variety in words.
+    pub source_variety: String,
+    /// The files that were read, shards included.
+    pub source_files: Vec<PathBuf>,
+    /// The id of the target's format.
+    pub target_format: &'static str,
+    /// The files that were written, each with its length in bytes.
+    pub files: Vec<(PathBuf, u64)>,
+    /// How many tensors were written.
+    pub tensors: u64,
+    /// Their elements.
+    pub parameters: u64,
+    /// The bytes of the files that were read.
+    pub bytes_in: u64,
+    /// The bytes of the files that were written.
+    pub bytes_out: u64,
+    /// What the reader, the transforms and the writer have to say, from information to loss.
+    pub notes: Vec<Note>,
+    /// The parts of the source, where it is no plain state dict but holds some: the name of each, which
+    /// [`ConvertOptions::select`] takes, and its number of tensors. Empty where a part was selected.
+    pub parts: Vec<(String, u64)>,
+    /// The casts in which more than rounding happened, by tensor.
+    pub casts: Vec<TensorCast>,
+    /// What all casts met together.
+    pub cast_total: CastStats,
+    /// How long it took.
+    pub seconds: f64,
+}
+
+/// What the cast of one tensor met.
+#[non_exhaustive]
+#[derive(Clone, Debug, PartialEq)]
+pub struct TensorCast {
+    /// The tensor's name in the target.
+    pub name: String,
+    /// The dtype it was read as.
+    pub from: DType,
+    /// The dtype it was written as.
+    pub to: DType,
+    /// What happened to its elements.
+    pub stats: CastStats,
+}
+
+/// Converts a model.
+///
+/// The target may be a file, or a folder (one that exists, a path that ends with a separator, or one without an
+/// extension where the format is chosen): then the format's usual name is written in it. The source may be the
+/// target, with leave to replace it.
+///
+/// # Errors
+/// Before anything is written: what opening says; `InvalidOptions` for a target that exists without leave to
+/// replace it, for a loss without leave, and for choices that fit nothing in the source. While writing: as
+/// [`execute`]; the target is then as it was.
+pub fn convert(
+    registry: &Registry,
+    source: &Path,
+    target: &Path,
+    options: &ConvertOptions<'_>,
+) -> Result<ConvertReport> {
+    let start = Instant::now();
+    // What is wrong with the target is said before time is spent on the source.
+    let target = Target::new(registry, target, options)?;
+    let archive = registry.open_path(source, &options.read)?;
+    write(registry, &*archive, &target, options, start)
+}
+
+/// Writes an archive, with the same choices as a conversion.
+///
+/// # Errors
+/// As [`convert`].
+pub fn save(
+    registry: &Registry,
+    archive: &dyn Archive,
+    target: &Path,
+    options: &ConvertOptions<'_>,
+) -> Result<ConvertReport> {
+    let start = Instant::now();
+    write(registry, archive, &Target::new(registry, target, options)?, options, start)
+}
+
+fn write(
+    registry: &Registry,
+    source: &dyn Archive,
+    target: &Target<'_>,
+    options: &ConvertOptions<'_>,
+    start: Instant,
+) -> Result<ConvertReport> {
+    let serializer = registry.serializer(target.format.info.id)?;
+    let archive = transformed(source, options)?;
+    let mut choices = options.write.clone();
+    choices.file_name.clone_from(&target.file_name);
+    let plan = serializer.plan(archive, &choices).map_err(|e| e.with_format(target.format.info.id))?;
+    let mut notes = archive.notes().to_vec();
+    notes.extend(plan.notes.iter().cloned());
+    notes.sort_by_key(|n| n.kind);
+    if !options.write.allow_loss
+        && let Some(lost) = notes.iter().find(|n| n.kind == NoteKind::Lost)
+    {
+        return Err(Error::invalid_options(format!("this would be lost: {}", lost.text)));
+    }
+    let files = plan.files.iter().map(|f| (target.folder.join(&f.name), f.len())).collect();
+    let execution = ExecuteOptions {
+        fsync: options.fsync,
+        threads: options.threads,
+        overwrite: options.overwrite,
+        observer: options.observer,
+        ..ExecuteOptions::default()
+    };
+    let made = target.create_folder()?;
+    let written = execute(plan, &target.folder, &execution).inspect_err(|_| {
+        if let Some(made) = made {
+            let _ = std::fs::remove_dir(made);
+        }
+    })?;
+    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+    let source_files = source.files();
+    Ok(ConvertReport {
+        source_format: source.format(),
+        source_variety: source.variety(),
+        bytes_in: source_files.iter().map(size).fold(0, u64::saturating_add),
+        source_files,
+        target_format: target.format.info.id,
+        files,
+        tensors: archive.tensors().len() as u64,
+        parameters: archive.parameters(),
+        bytes_out: written.bytes,
+        notes,
+        parts: if options.select.is_some() { Vec::new() } else { parts(source) },
+        casts: Vec::new(),
+        cast_total: CastStats::default(),
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}
+
+/// The source under its transforms.
+fn transformed<'a>(source: &'a dyn Archive, options: &ConvertOptions<'_>) -> Result<&'a dyn Archive> {
+    let lists = [options.drop.len(), options.strip_prefixes.len(), options.renames.len()];
+    if options.dtype.is_some() || options.select.is_some() || lists.iter().any(|&n| n > 0) {
+        return Err(Error::unsupported("choosing, renaming and casting tensors is not there yet"));
+    }
+    Ok(source)
+}
+
+/// Where a conversion writes, and in which format.
+struct Target<'a> {
+    folder: PathBuf,
+    file_name: String,
+    format: &'a Format,
+}
+
+impl<'a> Target<'a> {
+    fn new(registry: &'a Registry, path: &Path, options: &ConvertOptions<'_>) -> Result<Self> {
+        let chosen = options.format.as_deref().map(|id| registry.format(id)).transpose()?;
+        let text = path.to_string_lossy();
+        let is_folder = text.ends_with(std::path::is_separator)
+            || path.is_dir()
+            || (chosen.is_some() && path.extension().is_none() && !path.is_file());
+        let this = if is_folder {
+            let Some(format) = chosen else {
+                return Err(Error::invalid_options("the target is a folder, and no format is chosen")
+                    .with_path(path)
+                    .with_hint("choose the format (`--to`), or name a file whose extension says it"));
+            };
+            let Some(name) = format.info.default_name else {
+                let what = format!("{} has no usual file name", format.info.name);
+                return Err(Error::invalid_options(what).with_path(path).with_hint("name the file"));
+            };
+            Self { folder: path.to_owned(), file_name: name.to_owned(), format }
+        } else {
+            let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
+                return Err(Error::invalid_options("the target's name is no text").with_path(path));
+            };
+            let Some(format) = chosen.or_else(|| registry.for_extension(name)) else {
+                let known: Vec<_> =
+                    registry.formats().iter().flat_map(|f| f.info.extensions).copied().collect();
+                return Err(Error::invalid_options("the target's name asks for no known format")
+                    .with_path(path)
+                    .with_hint(format!(
+                        "choose the format (`--to`), or one of the extensions {}",
+                        known.join(", ")
+                    )));
+            };
+            let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+            Self { folder, file_name: name.to_owned(), format }
+        };
+        registry.serializer(this.format.info.id).map_err(|e| e.with_path(path))?;
+        if !options.overwrite && this.folder.join(&this.file_name).is_file() {
+            return Err(Error::invalid_options("the target exists already")
+                .with_path(this.folder.join(&this.file_name))
+                .with_hint("choose another name, or give leave to replace it (`--force`)"));
+        }
+        Ok(this)
+    }
+
+    /// Creates the folder where the target is a file below one that is not there; returns what was created.
+    fn create_folder(&self) -> Result<Option<&Path>> {
+        if self.folder.as_os_str().is_empty() || self.folder.is_dir() {
+            return Ok(None);
+        }
+        std::fs::create_dir(&self.folder).map_err(|e| {
+            Error::io("creating the target's folder", e)
+                .with_path(&self.folder)
+                .with_hint("create the folder above it first")
+        })?;
+        Ok(Some(&self.folder))
+    }
+}
+
+/// The parts of a file in which most of its tensors lie, if it is a mapping to containers, as checkpoints are: each
+/// with its number of tensors.
+fn parts(archive: &dyn Archive) -> Vec<(String, u64)> {
+    let Some((values, root)) = archive.values().and_then(|v| Some((v, v.root()?))) else { return Vec::new() };
+    let Some(dict) = values.dict(root) else { return Vec::new() };
+    // A tuple is how a quantised module keeps one weight, and no part of its own.
+    let container = |v: &Value| matches!(v, Value::Dict(_) | Value::List(_) | Value::Object(_));
+    let containers = dict.entries.iter().filter(|(_, value)| container(values.get(*value)));
+    let mut counts: HashMap<&str, u64> =
+        containers.filter_map(|(key, _)| values.str(*key)).map(|key| (key, 0)).collect();
+    let mut inside = 0;
+    for name in archive.tensors().iter().map(TensorInfo::name) {
+        // A key may have dots of its own; some are enough, since a file decides how many there are.
+        let prefixes = name.match_indices('.').take(8).map(|(dot, _)| &name[..dot]);
+        if let Some(count) =
+            prefixes.filter(|p| counts.contains_key(p)).last().and_then(|p| counts.get_mut(p))
+        {
+            *count += 1;
+            inside += 1;
+        }
+    }
+    if inside * 2 <= archive.tensors().len() {
+        return Vec::new();
+    }
+    let keys = dict.entries.iter().filter_map(|(key, _)| values.str(*key));
+    keys.filter_map(|key| Some((key.to_owned(), *counts.get(key)?))).filter(|(_, n)| *n > 0).collect()
+}
