@@ -143,22 +143,34 @@ def describe(tensor):
 
 def dump(value):
     """The whole dump of an object."""
-    entries, owners, count = {}, {}, {}
+    entries, ranges = {}, []
     # Held until the end: the address of a freed storage could be another's next.
     held = list(flatten(value))
     for name, tensor in held:
         if name in entries:
             raise ValueError(f"two tensors are named {name}")
         entries[name] = describe(tensor)
-        if not tensor.is_meta and tensor.untyped_storage().nbytes():
-            key = tensor.untyped_storage().data_ptr()
-            owners[name] = owners.get(name, key)
-            count[key] = count.get(key, 0) + 1
-    numbers = {}
-    for name, key in owners.items():
-        if count[key] > 1:
-            entries[name]["storage"] = numbers.setdefault(key, len(numbers))
+        storage = None if tensor.is_meta else tensor.untyped_storage()
+        # What a conjugate or negative view shows is not what its storage holds.
+        if storage is not None and storage.nbytes() and not tensor.is_conj() and not tensor.is_neg():
+            ranges.append((storage.data_ptr(), storage.data_ptr() + storage.nbytes(), name))
+    for number, names in enumerate(overlapping(ranges)):
+        for name in names:
+            entries[name]["storage"] = number
     return entries
+
+
+def overlapping(ranges):
+    """The names of each run of memory that more than one tensor lies in, in the order of the tensors."""
+    groups, end = [], 0
+    for start, stop, name in sorted(ranges):
+        if start >= end:
+            groups.append(set())
+        groups[-1].add(name)
+        end = max(end, stop)
+    order = {name: at for at, (_, _, name) in enumerate(ranges)}
+    shared = [sorted(names, key=order.get) for names in groups if len(names) > 1]
+    return sorted(shared, key=lambda names: order[names[0]])
 
 
 def write(path, value):
