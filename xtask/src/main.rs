@@ -9,6 +9,7 @@ mod deny;
 mod feature;
 mod fixtures;
 mod interop;
+mod roundtrip;
 mod setup;
 mod test;
 mod tidy;
@@ -24,6 +25,7 @@ cargo xtask <task>
   setup                      make the Python environment and fetch the models that tests and demo use
   test                       everything that CI checks, in order, up to the first failure
   demo                       a real PyTorch checkpoint to safetensors, and the proof that nothing changed
+  roundtrip [--formats A,B]  every pair of formats over the golden files, there and back
   interop                    the real models, converted both ways and compared by torch and safetensors
   fixtures [--write]         make the golden files anew and compare; --write replaces the committed ones
   features                   each feature alone, none and all of them through clippy
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
     let outcome = match task {
         "tidy" => tidy::run(rest),
         "test" => test::run(rest),
+        "roundtrip" => roundtrip::run(rest),
         "setup" => setup::run(rest),
         "bench" => bench::run(rest),
         "deny" => deny::run(rest),

@@ -5,7 +5,7 @@
 
 use crate::Outcome;
 use crate::command::{cargo, run as run_command, spelled, watched};
-use crate::{deny, feature, interop, setup, tidy};
+use crate::{deny, feature, interop, roundtrip, setup, tidy};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -39,6 +39,7 @@ const STEPS: &[Step] = &[
     ("doctests", |count, python| runner(cargo(&["test", "--doc", "--locked", "--workspace"]), python, count)),
     ("tidy", |_, _| tidy::run(&[])),
     ("deny", |_, _| deny::run(&[])),
+    ("roundtrip", |_, _| roundtrip::run(&[])),
     ("interop", |_, _| interop::run(&[])),
 ];
 
