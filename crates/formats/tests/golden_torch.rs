@@ -91,7 +91,7 @@ fn every_golden_file_reads_as_torch_reads_it() {
         let name = path.file_name().unwrap().display();
         match open(&path) {
             Ok(archive) => {
-                wrong.extend(compare(&*archive, &dump).into_iter().map(|w| format!("{name}: {w}")))
+                wrong.extend(compare(&*archive, &dump).into_iter().map(|w| format!("{name}: {w}")));
             }
             Err(e) => wrong.push(format!("{e:?}")),
         }
