@@ -1,10 +1,27 @@
 //! Transforms: readers that wrap readers, and archives that wrap archives. Nothing is materialised; each chunk is
 //! made when somebody reads it.
+//!
+//! [`Cast`] changes float dtypes, [`Select`] and [`Drop`] leave tensors out, [`Rename`] and [`StripPrefix`] change
+//! names, [`Contiguous`] and [`SplitShared`] take views apart. Each owns the archive that it wraps, so they stack.
+//! The values around the tensors stay true: indices are those of the new archive, and a tensor's key follows its
+//! name.
 
+mod cast;
 mod kernels;
+mod layer;
+mod rename;
+mod select;
+mod share;
 mod strided;
 mod swap;
+#[cfg(test)]
+mod testing;
+mod tree;
 
+pub use cast::{Cast, CastOptions, TensorCast, TensorFilter};
 pub use kernels::{CastKernel, CastStats, Overflow, Refused};
+pub use rename::{Rename, StripPrefix};
+pub use select::{Drop, Select};
+pub use share::{Contiguous, SplitShared};
 pub use strided::Strided;
 pub use swap::{SwapBytes, Window};
