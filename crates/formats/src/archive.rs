@@ -131,6 +131,49 @@ pub trait Archive: Send + Sync {
     }
 }
 
+/// A borrowed archive is one too, so that what wants to own an archive can be given a reference.
+impl<A: Archive + ?Sized> Archive for &A {
+    fn format(&self) -> &'static str {
+        (**self).format()
+    }
+
+    fn variety(&self) -> String {
+        (**self).variety()
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        (**self).tensors()
+    }
+
+    fn data(&self, index: usize) -> Result<Data<'_>> {
+        (**self).data(index)
+    }
+
+    fn storages(&self) -> &[StorageInfo] {
+        (**self).storages()
+    }
+
+    fn storage_data(&self, index: usize) -> Result<Data<'_>> {
+        (**self).storage_data(index)
+    }
+
+    fn metadata(&self) -> &[(String, String)] {
+        (**self).metadata()
+    }
+
+    fn values(&self) -> Option<&Values> {
+        (**self).values()
+    }
+
+    fn notes(&self) -> &[Note] {
+        (**self).notes()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        (**self).files()
+    }
+}
+
 impl dyn Archive + '_ {
     /// The tensor of a name, by a walk over all names.
     pub fn position(&self, name: &str) -> Option<usize> {

@@ -4,13 +4,17 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use regex::Regex;
+
 use crate::archive::{Archive, Note, NoteKind};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::registry::{Format, Registry};
 use crate::tensor::TensorInfo;
 use crate::traits::{ReadOptions, WriteOptions};
-use crate::transform::{CastStats, Overflow};
+use crate::transform::{
+    Cast, CastOptions, CastStats, Drop, Overflow, Rename, Select, StripPrefix, TensorCast,
+};
 use crate::value::Value;
 use crate::write::{ExecuteOptions, Observer, execute};
 
@@ -28,7 +32,7 @@ pub struct ConvertOptions<'a> {
     pub drop: Vec<String>,
     /// What to remove from the beginning of names, such as `module.`.
     pub strip_prefixes: Vec<String>,
-    /// Regular expressions and what replaces their first match in a name; `$1` is the first group.
+    /// Regular expressions and what replaces their matches in a name; `$1` is the first group.
     pub renames: Vec<(String, String)>,
     /// The dtype that floating-point tensors are cast to.
     pub dtype: Option<DType>,
@@ -101,20 +105,6 @@ pub struct ConvertReport {
     pub seconds: f64,
 }
 
-/// What the cast of one tensor met.
-#[non_exhaustive]
-#[derive(Clone, Debug, PartialEq)]
-pub struct TensorCast {
-    /// The tensor's name in the target.
-    pub name: String,
-    /// The dtype it was read as.
-    pub from: DType,
-    /// The dtype it was written as.
-    pub to: DType,
-    /// What happened to its elements.
-    pub stats: CastStats,
-}
-
 /// Converts a model.
 ///
 /// The target may be a file, or a folder (one that exists, a path that ends with a separator, or one without an
@@ -160,10 +150,13 @@ fn write(
     start: Instant,
 ) -> Result<ConvertReport> {
     let serializer = registry.serializer(target.format.info.id)?;
-    let archive = transformed(source, options)?;
+    let transformed = Transformed::new(source, options)?;
+    let archive = transformed.archive();
     let mut choices = options.write.clone();
     choices.file_name.clone_from(&target.file_name);
-    let plan = serializer.plan(archive, &choices).map_err(|e| e.with_format(target.format.info.id))?;
+    let plan = serializer
+        .plan(archive, &choices)
+        .map_err(|e| e.with_format(target.format.info.id).with_path(target.folder.join(&target.file_name)))?;
     let mut notes = archive.notes().to_vec();
     notes.extend(plan.notes.iter().cloned());
     notes.sort_by_key(|n| n.kind);
@@ -181,13 +174,22 @@ fn write(
         ..ExecuteOptions::default()
     };
     let made = target.create_folder()?;
-    let written = execute(plan, &target.folder, &execution).inspect_err(|_| {
+    let written = execute(plan, &target.folder, &execution).map_err(|e| {
         if let Some(made) = made {
             let _ = std::fs::remove_dir(made);
+        }
+        match source.files().first() {
+            // What is wrong with a tensor is wrong in the source.
+            Some(file) if e.tensor().is_some() => e.with_path(file),
+            _ => e,
         }
     })?;
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
     let source_files = source.files();
+    let mut casts = transformed.report();
+    let mut cast_total = CastStats::default();
+    casts.iter().for_each(|c| cast_total.merge(&c.stats));
+    casts.retain(|c| !c.stats.is_clean());
     Ok(ConvertReport {
         source_format: source.format(),
         source_variety: source.variety(),
@@ -200,19 +202,63 @@ fn write(
         bytes_out: written.bytes,
         notes,
         parts: if options.select.is_some() { Vec::new() } else { parts(source) },
-        casts: Vec::new(),
-        cast_total: CastStats::default(),
+        casts,
+        cast_total,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
 
-/// The source under its transforms.
-fn transformed<'a>(source: &'a dyn Archive, options: &ConvertOptions<'_>) -> Result<&'a dyn Archive> {
-    let lists = [options.drop.len(), options.strip_prefixes.len(), options.renames.len()];
-    if options.dtype.is_some() || options.select.is_some() || lists.iter().any(|&n| n > 0) {
-        return Err(Error::unsupported("choosing, renaming and casting tensors is not there yet"));
+/// The source under its transforms. The cast is the last of them, and is asked for its report in the end.
+enum Transformed<'a> {
+    Plain(Box<dyn Archive + 'a>),
+    Cast(Cast<'a>),
+}
+
+impl<'a> Transformed<'a> {
+    fn new(source: &'a dyn Archive, options: &ConvertOptions<'_>) -> Result<Self> {
+        let wanted = chosen(source, options)?;
+        Ok(match options.dtype {
+            Some(dtype) => Self::Cast(Cast::new(wanted, dtype, CastOptions::new(options.overflow))?),
+            None => Self::Plain(wanted),
+        })
     }
-    Ok(source)
+
+    fn archive(&self) -> &dyn Archive {
+        match self {
+            Self::Plain(archive) => &**archive,
+            Self::Cast(cast) => cast,
+        }
+    }
+
+    fn report(&self) -> Vec<TensorCast> {
+        match self {
+            Self::Plain(_) => Vec::new(),
+            Self::Cast(cast) => cast.report(),
+        }
+    }
+}
+
+/// The source with the tensors and names that are wanted; casting comes after.
+fn chosen<'a>(source: &'a dyn Archive, options: &ConvertOptions<'_>) -> Result<Box<dyn Archive + 'a>> {
+    let mut archive: Box<dyn Archive + 'a> = Box::new(source);
+    if let Some(part) = &options.select {
+        archive = Box::new(Select::new(archive, part)?);
+    }
+    for pattern in &options.drop {
+        archive = Box::new(Drop::new(archive, pattern)?);
+    }
+    for prefix in &options.strip_prefixes {
+        archive = Box::new(StripPrefix::new(archive, prefix)?);
+    }
+    if !options.renames.is_empty() {
+        let rule = |(expression, to): &(String, String)| match Regex::new(expression) {
+            Ok(expression) => Ok((expression, to.clone())),
+            Err(e) => Err(Error::invalid_options(format!("{expression:?} is no regular expression: {e}"))),
+        };
+        let rules: Vec<_> = options.renames.iter().map(rule).collect::<Result<_>>()?;
+        archive = Box::new(Rename::new(archive, &rules)?);
+    }
+    Ok(archive)
 }
 
 /// Where a conversion writes, and in which format.

@@ -29,7 +29,7 @@ pub mod write;
 mod zip;
 
 pub use archive::{Archive, MemoryArchive, Metadata, Note, NoteKind, StorageInfo};
-pub use convert::{ConvertOptions, ConvertReport, TensorCast, convert, save};
+pub use convert::{ConvertOptions, ConvertReport, convert, save};
 pub use diff::{DiffOptions, DiffReport, OtherDiff, TensorDiff, ValueDiff, diff};
 pub use dtype::{DType, FloatLayout, Kind, Special};
 pub use error::{Error, ErrorKind, Result};

@@ -36,14 +36,14 @@ use std::path::Path;
 
 use weighbridge_formats as formats;
 
-pub use formats::transform::{CastStats, Overflow};
+pub use formats::transform::{self, CastStats, Overflow, TensorCast};
 pub use formats::value;
 pub use formats::write;
 pub use formats::{
     Archive, Confidence, ConvertOptions, ConvertReport, DType, Data, Deserializer, DiffOptions, DiffReport,
     Error, ErrorKind, Format, FormatInfo, Limits, MemoryArchive, Metadata, Note, NoteKind, Probe, ReadAt,
-    ReadOptions, Registry, Result, Serializer, Shape, Source, StorageInfo, Tensor, TensorCast, TensorDiff,
-    TensorInfo, Value, ValueDiff, ValueId, Values, ValuesPolicy, View, WriteOptions, diff,
+    ReadOptions, Registry, Result, Serializer, Shape, Source, StorageInfo, Tensor, TensorDiff, TensorInfo,
+    Value, ValueDiff, ValueId, Values, ValuesPolicy, View, WriteOptions, diff,
 };
 pub use write::Observer;
 

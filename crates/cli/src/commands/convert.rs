@@ -188,7 +188,7 @@ fn json(report: &ConvertReport) -> serde_json::Value {
             .collect::<Vec<_>>(),
         "casts": report.casts.iter()
             .map(|c| serde_json::json!({
-                "name": c.name, "from": c.from.name(), "to": c.to.name(), "stats": stats(&c.stats),
+                "name": &*c.name, "from": c.from.name(), "to": c.to.name(), "stats": stats(&c.stats),
             }))
             .collect::<Vec<_>>(),
         "cast_total": stats(&report.cast_total),

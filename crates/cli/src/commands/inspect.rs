@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use weighbridge::transform::Select;
 use weighbridge::{Archive, DType, Result, TensorInfo};
 
 use crate::exit::Exit;
@@ -15,9 +16,10 @@ use crate::values::{Bounds, Tree};
 Examples:
   weighbridge inspect model.safetensors
   weighbridge inspect pytorch_model.bin --json | jq '.tensors[].name'
-  weighbridge inspect checkpoint.pt --tree")]
+  weighbridge inspect checkpoint.pt --tree
+  weighbridge inspect checkpoint.pt --select model_state_dict")]
 pub(crate) struct Args {
-    /// The file, or the index of a sharded set
+    /// The file, the index of a sharded set, or a folder that holds a model
     path: PathBuf,
     /// Print one JSON object
     #[arg(long)]
@@ -28,6 +30,9 @@ pub(crate) struct Args {
     /// Shorten nothing
     #[arg(long)]
     all: bool,
+    /// Only this part: a path such as `model.state_dict`, which is taken off the names, or a pattern with `*`
+    #[arg(long, value_name = "PATH")]
+    select: Option<String>,
 }
 
 /// On a terminal, how many tensors of a longer list are shown from its beginning and from its end.
@@ -35,7 +40,10 @@ const HEAD: usize = 30;
 const TAIL: usize = 10;
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let archive = weighbridge::open(&args.path)?;
+    let mut archive = weighbridge::open(&args.path)?;
+    if let Some(part) = &args.select {
+        archive = Box::new(Select::new(archive, part).map_err(|e| e.with_path(&args.path))?);
+    }
     let archive: &dyn Archive = &*archive;
     if args.json {
         output::emit(&json(archive, args))?;

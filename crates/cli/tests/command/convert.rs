@@ -126,3 +126,117 @@ fn a_signal_removes_what_was_begun() {
     assert!(said.starts_with("error: "), "{said}");
     assert_eq!(listing(&folder), ["huge.safetensors"]);
 }
+
+#[test]
+fn names_and_dtypes_change_in_the_stated_order() {
+    let folder = Folder::new();
+    let (from, to) = (source(&folder), folder.path("out.safetensors"));
+    let args = [
+        "convert",
+        &from,
+        &to,
+        "--json",
+        "--drop",
+        "*.steps",
+        "--strip-prefix",
+        "module.",
+        "--rename",
+        r"^a\.=layer_${0}",
+        "--dtype",
+        "f16",
+        "--overflow",
+        "saturate",
+        "--metadata",
+        "made=by hand",
+    ];
+    let report = run(&args).expect(0).json();
+    let stats = &report["casts"][0]["stats"];
+    assert_eq!((&report["casts"][0]["name"], &stats["overflow"]), (&"layer_a.weight".into(), &1.into()));
+    assert_eq!((&report["cast_total"]["elements"], &report["tensors"]), (&4.into(), &1.into()));
+    let json = run(&["inspect", &to, "--json"]).expect(0).json();
+    assert_eq!(
+        json["tensors"],
+        serde_json::json!([{ "name": "layer_a.weight", "dtype": "F16", "shape": [2, 2], "bytes": 8 }])
+    );
+    assert_eq!(json["metadata"]["made"], "by hand");
+    let file = std::fs::read(&to).unwrap();
+    // 1, -2.5, the f16 next to 0.001, and the largest f16 in place of 65536.
+    assert!(
+        file.ends_with(&[0x00, 0x3c, 0x00, 0xc1, 0x19, 0x14, 0xff, 0x7b]),
+        "{:x?}",
+        &file[file.len() - 8..]
+    );
+}
+
+#[test]
+fn an_overflow_is_an_error_by_default_and_leaves_nothing() {
+    let folder = Folder::new();
+    let (from, to) = (source(&folder), folder.path("out.safetensors"));
+    let refused = run(&["convert", &from, &to, "--dtype", "f16"]).expect(2);
+    let said = &refused.stderr;
+    assert!(
+        said.contains("module.a.weight") && said.contains("6.5536e4") && said.contains(&from) && said.contains("--overflow"),
+        "{said}"
+    );
+    assert_eq!(listing(&folder), ["in.safetensors"]);
+    run(&["convert", &from, &to, "--dtype", "bf16"]).expect(0);
+    let near = run(&["diff", &from, &to, "--ignore-dtype", "--tolerance", "0.00001"]).expect(0);
+    assert!(near.stdout.contains("dtype F32 -> BF16"), "{}", near.stdout);
+}
+
+#[test]
+fn choices_that_fit_nothing_are_errors() {
+    let folder = Folder::new();
+    let (from, to) = (source(&folder), folder.path("out.safetensors"));
+    let cases: &[&[&str]] = &[
+        &["--select", "no.such.part"],
+        &["--drop", "no.such.tensor"],
+        &["--strip-prefix", "absent."],
+        &["--rename", "(=x"],
+        &["--rename", ".*=same"],
+        &["--dtype", "i32"],
+    ];
+    for choice in cases {
+        let refused = run(&[&["convert", &from, &to], *choice].concat()).expect(2);
+        assert!(refused.stderr.starts_with("error: "), "{choice:?}: {}", refused.stderr);
+        assert_eq!(listing(&folder), ["in.safetensors"], "{choice:?}");
+    }
+}
+
+#[test]
+fn a_checkpoint_tells_its_parts_and_gives_one() {
+    let folder = Folder::new();
+    let checkpoint = crate::golden("torch").join("checkpoint.pt");
+    let checkpoint = checkpoint.to_str().unwrap();
+    let whole = run(&["convert", checkpoint, &folder.path("whole.bin")]).expect(0);
+    assert!(whole.stdout.contains("model (4 tensors)"), "{}", whole.stdout);
+    assert!(
+        whole.stdout.contains("optimizer (12 tensors)") && whole.stdout.contains("--select"),
+        "{}",
+        whole.stdout
+    );
+    run(&["diff", checkpoint, &folder.path("whole.bin"), "--values"]).expect(0);
+    let part = folder.path("part.safetensors");
+    run(&["convert", checkpoint, &part, "--select", "model"]).expect(0);
+    let json = run(&["inspect", &part, "--json"]).expect(0).json();
+    let names: Vec<_> =
+        json["tensors"].as_array().unwrap().iter().map(|t| t["name"].as_str().unwrap()).collect();
+    assert_eq!(names.len(), 4);
+    assert!(names.contains(&"0.weight"), "{names:?}");
+    let same = run(&["inspect", checkpoint, "--select", "model", "--json"]).expect(0).json();
+    assert_eq!(same["parameters"], json["parameters"]);
+}
+
+#[test]
+fn a_loss_without_leave_is_refused_before_anything_is_written() {
+    let folder = Folder::new();
+    let dtypes = crate::golden("torch").join("dtypes.pt");
+    let (dtypes, to) = (dtypes.to_str().unwrap(), folder.path("out.safetensors"));
+    let refused = run(&["convert", dtypes, &to]).expect(2);
+    assert!(refused.stderr.contains("C128") && refused.stderr.contains("--allow-loss"), "{}", refused.stderr);
+    assert_eq!(listing(&folder), [] as [&str; 0]);
+    let allowed = run(&["convert", dtypes, &to, "--allow-loss"]).expect(0);
+    assert!(allowed.stdout.contains("lost: "), "{}", allowed.stdout);
+    let quiet = run(&["convert", dtypes, &to, "--allow-loss", "--force", "--quiet"]).expect(0);
+    assert!(quiet.stdout.is_empty() && quiet.stderr.contains("lost: "), "{}", quiet.stderr);
+}
