@@ -32,7 +32,8 @@ pub enum Overflow {
     Error,
     /// The largest finite number of the same sign. An infinity stays one where the target has it.
     Saturate,
-    /// What torch's `.to()` gives: infinity where the target has it, else NaN, else the largest finite number.
+    /// What `.to()` of torch 2.13 gives: infinity where the target has it, else NaN; but the largest finite number
+    /// in E4M3 and in types without NaN.
     Infinity,
 }
 

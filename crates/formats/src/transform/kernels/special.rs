@@ -2,6 +2,7 @@
 
 use super::layout::Target;
 use super::{CastStats, Overflow};
+use crate::dtype::DType;
 
 /// A value that has no plain code in the target.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +48,8 @@ pub(super) fn code(
     Some(match rare {
         Rare::Nan(payload) => target.nan(negative, payload).unwrap_or(target.max),
         Rare::Infinite if !lost => target.infinity(negative).unwrap_or(largest),
-        _ if overflow == Overflow::Saturate => largest,
+        // torch saturates E4M3 since 2.13 (its `Float8_e4m3fn.h`); earlier versions gave NaN.
+        _ if overflow == Overflow::Saturate || target.dtype == DType::F8E4M3 => largest,
         _ => target.infinity(negative).or_else(|| target.nan(negative, 0)).unwrap_or(largest),
     })
 }

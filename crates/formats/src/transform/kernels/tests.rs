@@ -73,7 +73,8 @@ fn round(dtype: DType, numbers: &[(u64, f64)], x: f64, overflow: Overflow) -> Op
     let rare = |lost: bool| {
         let infinity = (l.special == Special::Ieee).then_some((top_code + 1) | sign);
         let nan = match l.special {
-            Special::AllOnesNan => Some((top_code + 1) | sign),
+            // Not E4M3, which torch saturates.
+            Special::AllOnesNan if dtype == DType::F8E8M0 => Some((top_code + 1) | sign),
             Special::NegativeZeroNan => Some(0x80),
             _ => None,
         };
