@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 const DEPTH: usize = 64;
 
 /// A position in a JSON text.
+#[derive(Clone)]
 pub(crate) struct Lexer<'a> {
     text: &'a str,
     at: usize,

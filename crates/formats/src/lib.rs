@@ -10,6 +10,8 @@ mod convert;
 mod diff;
 mod dtype;
 mod error;
+mod flat;
+mod folder;
 mod json;
 mod limits;
 #[cfg(feature = "pickle")]
@@ -18,12 +20,14 @@ mod naming;
 pub mod pickle;
 mod probe;
 mod registry;
+mod shards;
 mod sniff;
 pub mod source;
 mod tensor;
 mod traits;
 pub mod transform;
 pub mod value;
+mod values_json;
 pub mod write;
 #[cfg(feature = "torch")]
 mod zip;

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use crate::archive::Archive;
 use crate::backends;
 use crate::error::{Error, ErrorKind, Result};
+use crate::folder;
 use crate::probe::{Confidence, Probe};
+use crate::shards;
 use crate::sniff;
 use crate::source::Source;
 use crate::traits::{Deserializer, FormatInfo, ReadOptions, Serializer};
@@ -209,28 +211,46 @@ impl Registry {
         }
     }
 
-    /// Opens an input in the format that its content shows.
+    /// Opens an input in the format that its content shows; the index of a sharded set opens the whole set.
     ///
     /// # Errors
-    /// As [`Registry::detect`]; then what the reader says.
+    /// As [`Registry::detect`]; then what the reader says. For a set, `NotFound` with all shards that are missing,
+    /// and `Mismatch` where index and shards disagree.
     pub fn open(&self, source: Source, options: &ReadOptions) -> Result<Box<dyn Archive>> {
-        let reader = self.detect(&source)?;
-        let path = source.path().map(Path::to_owned);
-        reader.open(source, options).map_err(|e| {
-            let e = e.with_format(reader.info().id);
-            match path {
-                Some(path) => e.with_path(path),
-                None => e,
-            }
-        })
+        if shards::is_index(&Probe::new(&source)) {
+            return shards::open(self, &source, options).map_err(|e| located(e, &source));
+        }
+        self.open_file(source, options)
     }
 
-    /// Opens a file.
+    /// Opens a single file, and no index.
+    pub(crate) fn open_file(&self, source: Source, options: &ReadOptions) -> Result<Box<dyn Archive>> {
+        let reader = self.detect(&source)?;
+        let from = source.clone();
+        reader.open(source, options).map_err(|e| located(e.with_format(reader.info().id), &from))
+    }
+
+    /// Opens a file, or the weights in a folder.
+    ///
+    /// Of a folder it opens the first of these that is there, and says so in a note if there was a choice:
+    /// `model.safetensors.index.json`, `model.safetensors`, the only `*.safetensors.index.json`, the only
+    /// `*.safetensors`, then the same of `pytorch_model.bin`, `*.bin`, with the only `*.pt` or `*.pth` at last, and
+    /// then the only file of any other format.
     ///
     /// # Errors
-    /// As [`Registry::open`], and what the system says.
+    /// As [`Registry::open`], and what the system says; for a folder, `NotFound` if there are no weights, and
+    /// `InvalidOptions` if several files fit equally.
     pub fn open_path(&self, path: impl AsRef<Path>, options: &ReadOptions) -> Result<Box<dyn Archive>> {
-        self.open(Source::open(path)?, options)
+        let path = path.as_ref();
+        if !path.is_dir() {
+            return self.open(Source::open(path)?, options);
+        }
+        let (file, note) = folder::choose(self, path)?;
+        let archive = self.open(Source::open(file)?, options)?;
+        Ok(match note {
+            Some(note) => Box::new(folder::Noted::new(archive, note)),
+            None => archive,
+        })
     }
 }
 

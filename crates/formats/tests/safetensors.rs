@@ -6,10 +6,11 @@ use std::collections::HashMap;
 
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype as TheirDtype, TensorView};
+use weighbridge_formats::value::{Dict, DictKind};
 use weighbridge_formats::write::{Content, WritePlan};
 use weighbridge_formats::{
-    Archive, DType, Data, ErrorKind, MemoryArchive, ReadAt, ReadOptions, Registry, Result, Source, Tensor,
-    WriteOptions,
+    Archive, DType, Data, ErrorKind, MemoryArchive, NoteKind, ReadAt, ReadOptions, Registry, Result, Source,
+    Tensor, TensorInfo, Value, ValueId, Values, ValuesPolicy, View, WriteOptions,
 };
 
 /// The bytes of a planned file without late segments.
@@ -415,4 +416,148 @@ fn names_that_a_header_cannot_hold_are_refused() {
     let archive = MemoryArchive::new([tensor("__metadata__")]).unwrap();
     let error = write(&archive, &options("x.safetensors")).unwrap_err();
     assert_eq!((error.kind(), error.tensor()), (ErrorKind::InvalidOptions, Some("__metadata__")));
+}
+
+/// A nested checkpoint: model, optimizer, epoch.
+fn checkpoint(weights: &[u8]) -> MemoryArchive<'_> {
+    let tensor =
+        |name: &'static str| Tensor::new(name, DType::U8, &[4][..], Data::Borrowed(weights)).unwrap();
+    let mut values = Values::new();
+    let mut push = |value| values.push(value).unwrap();
+    let (a, b) = (push(Value::Tensor(0)), push(Value::Tensor(1)));
+    let text = ["w", "model", "epoch", "lr", "m", "optimizer"].map(|s| push(Value::Str(s.into())));
+    let (epoch, lr) = (push(Value::Int(7)), push(Value::Float(1e-3)));
+    let mut dict = |entries: Vec<(ValueId, ValueId)>| {
+        push(Value::Dict(Box::new(Dict { kind: DictKind::Dict, entries, attributes: None })))
+    };
+    let model = dict(vec![(text[0], a)]);
+    let optimizer = dict(vec![(text[3], lr), (text[4], b)]);
+    let root = dict(vec![(text[1], model), (text[2], epoch), (text[5], optimizer)]);
+    values.set_root(root);
+    MemoryArchive::new([tensor("model.w"), tensor("optimizer.m")]).unwrap().with_values(values)
+}
+
+#[test]
+fn values_around_the_tensors_are_kept_or_dropped_as_asked() {
+    let weights = [1, 2, 3, 4];
+    let archive = checkpoint(&weights);
+    let bytes = write(&archive, &options("x.safetensors")).unwrap();
+    assert!(SafeTensors::deserialize(&bytes).is_ok());
+    let read = open(&bytes).unwrap();
+    let values = read.values().unwrap();
+    let root = values.root().unwrap();
+    assert_eq!(values.entry(root, "epoch").and_then(|e| values.int(e)), Some(7));
+    let moment = values.entry(values.entry(root, "optimizer").unwrap(), "m").unwrap();
+    let Value::Tensor(index) = *values.get(moment) else { panic!("no tensor") };
+    assert_eq!(read.tensors()[index as usize].name(), "optimizer.m");
+    assert!(read.metadata().is_empty(), "the entry is no metadata once it is restored");
+    assert_eq!(write(&*read, &options("x.safetensors")).unwrap(), bytes);
+
+    let mut drop = options("x.safetensors");
+    drop.values = ValuesPolicy::Drop;
+    let registry = Registry::builtin();
+    let plan = registry.serializer("safetensors").unwrap().plan(&archive, &drop).unwrap();
+    let note = plan.notes.iter().find(|n| n.kind == NoteKind::Changed).unwrap();
+    assert!(note.text.contains("2 values") && note.text.contains("epoch, optimizer.lr"), "{}", note.text);
+    assert!(open(&render(plan).remove(0).1).unwrap().values().is_none());
+}
+
+#[test]
+fn values_that_cannot_be_restored_stay_as_they_are() {
+    for broken in [r#"{"version":1,"root":0,"nodes":[["t","gone"]]}"#, "[]", ""] {
+        let archive =
+            MemoryArchive::new([]).unwrap().with_metadata(vec![("weighbridge.values".into(), broken.into())]);
+        let bytes = write(&archive, &options("x.safetensors")).unwrap();
+        let read = open(&bytes).unwrap();
+        assert!(read.values().is_none());
+        assert_eq!(read.metadata()[0].1, broken);
+        assert!(read.notes().iter().any(|n| n.kind == NoteKind::Warning));
+        assert_eq!(write(&*read, &options("x.safetensors")).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn values_without_room_are_an_error_or_a_stated_loss() {
+    let mut values = Values::new();
+    let root = values.push(Value::Str("x".repeat(33 << 20).into())).unwrap();
+    values.set_root(root);
+    let archive = MemoryArchive::new([]).unwrap().with_values(values);
+    let mut options = options("x.safetensors");
+    assert_eq!(write(&archive, &options).unwrap_err().kind(), ErrorKind::InvalidOptions);
+    options.allow_loss = true;
+    let registry = Registry::builtin();
+    let plan = registry.serializer("safetensors").unwrap().plan(&archive, &options).unwrap();
+    assert!(plan.notes.iter().any(|n| n.kind == NoteKind::Lost));
+}
+
+/// An archive that says it is from torch, with tensors that share a storage and carry flags.
+struct FromTorch {
+    inner: MemoryArchive<'static>,
+    metadata: Vec<(String, String)>,
+}
+
+impl Archive for FromTorch {
+    fn format(&self) -> &'static str {
+        "torch"
+    }
+    fn variety(&self) -> String {
+        String::new()
+    }
+    fn tensors(&self) -> &[TensorInfo] {
+        self.inner.tensors()
+    }
+    fn data(&self, index: usize) -> Result<Data<'_>> {
+        self.inner.data(index)
+    }
+    fn metadata(&self) -> &[(String, String)] {
+        &self.metadata
+    }
+}
+
+#[test]
+fn what_comes_from_torch_says_so_and_sharing_is_told() {
+    let tied = |name: &str| {
+        let view = View { storage: 0, offset: 0, strides: None };
+        let info = TensorInfo::new(name, DType::U8, &[4][..]).unwrap().with_view(view).with_flags(true, true);
+        Tensor { info, data: Data::Borrowed(b"abcd") }
+    };
+    let inner = MemoryArchive::new([tied("embed"), tied("head")]).unwrap();
+    let mut archive = FromTorch { inner, metadata: vec![] };
+    let registry = Registry::builtin();
+    let writer = registry.serializer("safetensors").unwrap();
+    let plan = writer.plan(&archive, &options("x.safetensors")).unwrap();
+    let kinds: Vec<_> = plan.notes.iter().map(|n| n.kind).collect();
+    assert_eq!(kinds, [NoteKind::Changed, NoteKind::Info]);
+    assert!(plan.notes[0].text.contains("4 bytes twice: embed, head"), "{}", plan.notes[0].text);
+    let read = open(&render(plan).remove(0).1).unwrap();
+    assert_eq!(read.metadata(), [("format".to_owned(), "pt".to_owned())]);
+    assert_eq!(read.tensor("head").unwrap().data.read_all().unwrap(), b"abcd");
+    archive.metadata = vec![("format".into(), "np".into())];
+    let mut more = options("x.safetensors");
+    more.metadata = vec![("a".into(), "b".into())];
+    let read = open(&write(&archive, &more).unwrap()).unwrap();
+    let pair = |k: &str, v: &str| (k.to_owned(), v.to_owned());
+    assert_eq!(read.metadata(), [pair("a", "b"), pair("format", "np")], "sorted, and nothing replaced");
+}
+
+#[test]
+fn data_of_another_length_than_the_shape_is_refused() {
+    struct Liar(MemoryArchive<'static>);
+    impl Archive for Liar {
+        fn format(&self) -> &'static str {
+            "test"
+        }
+        fn variety(&self) -> String {
+            String::new()
+        }
+        fn tensors(&self) -> &[TensorInfo] {
+            self.0.tensors()
+        }
+        fn data(&self, _: usize) -> Result<Data<'_>> {
+            Ok(Data::Borrowed(b"abc"))
+        }
+    }
+    let tensor = Tensor::new("t", DType::U8, &[4][..], Data::Borrowed(b"abcd")).unwrap();
+    let error = write(&Liar(MemoryArchive::new([tensor]).unwrap()), &options("x.safetensors")).unwrap_err();
+    assert_eq!((error.kind(), error.tensor()), (ErrorKind::Mismatch, Some("t")));
 }

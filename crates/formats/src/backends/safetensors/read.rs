@@ -1,5 +1,6 @@
 //! Reading: the header is checked when a file is opened; a tensor's bytes are a span of the file.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::header::Header;
@@ -7,9 +8,12 @@ use super::{INFO, MAX_HEADER};
 use crate::archive::{Archive, Metadata, Note, no_such_tensor};
 use crate::error::Result;
 use crate::probe::{Confidence, Probe};
+use crate::shards::VALUES_KEY;
 use crate::source::Source;
 use crate::tensor::{Data, TensorInfo};
 use crate::traits::{Deserializer, FormatInfo, ReadOptions};
+use crate::value::Values;
+use crate::values_json;
 
 /// Reads safetensors files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,13 +58,14 @@ struct SafetensorsArchive {
     source: Source,
     header: Header,
     metadata: Metadata,
+    values: Option<Values>,
     notes: Vec<Note>,
 }
 
 impl SafetensorsArchive {
     fn open(source: &Source, options: &ReadOptions) -> Result<Self> {
         let mut header = Header::read(source, &options.limits)?;
-        let metadata = std::mem::take(&mut header.metadata);
+        let mut metadata = std::mem::take(&mut header.metadata);
         let mut notes = Vec::new();
         let misaligned = header.tensors.iter().zip(&header.offsets).filter(|(info, offset)| {
             info.dtype().size().is_some_and(|size| !(header.data_at + **offset).is_multiple_of(size))
@@ -72,7 +77,31 @@ impl SafetensorsArchive {
                  the file must copy them"
             )));
         }
-        Ok(Self { source: source.clone(), header, metadata, notes })
+        let values = restore_values(&header, &mut metadata, options, &mut notes);
+        Ok(Self { source: source.clone(), header, metadata, values, notes })
+    }
+}
+
+/// Takes the entry that keeps values out of the metadata. One that cannot be read stays there as it is.
+fn restore_values(
+    header: &Header,
+    metadata: &mut Metadata,
+    options: &ReadOptions,
+    notes: &mut Vec<Note>,
+) -> Option<Values> {
+    let at = metadata.iter().position(|(key, _)| key == VALUES_KEY)?;
+    let numbers: HashMap<&str, u32> = header.tensors.iter().map(TensorInfo::name).zip(0..).collect();
+    match values_json::decode(&metadata[at].1, |name| numbers.get(name).copied(), &options.limits) {
+        Ok(values) => {
+            metadata.remove(at);
+            Some(values)
+        }
+        Err(e) => {
+            notes.push(Note::warning(format!(
+                "the values kept under {VALUES_KEY:?} cannot be restored, and stay text: {e}"
+            )));
+            None
+        }
     }
 }
 
@@ -99,6 +128,10 @@ impl Archive for SafetensorsArchive {
 
     fn metadata(&self) -> &[(String, String)] {
         &self.metadata
+    }
+
+    fn values(&self) -> Option<&Values> {
+        self.values.as_ref()
     }
 
     fn notes(&self) -> &[Note] {

@@ -11,9 +11,12 @@ use super::{INFO, MAX_HEADER};
 use crate::archive::{Archive, Note};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::flat;
 use crate::json::push_string;
+use crate::shards::{MAX_VALUES, ShardIndex, Split, VALUES_KEY, shard_names};
 use crate::tensor::TensorInfo;
-use crate::traits::{FormatInfo, Serializer, WriteOptions};
+use crate::traits::{FormatInfo, Serializer, ValuesPolicy, WriteOptions};
+use crate::values_json;
 use crate::write::{FilePlan, WritePlan};
 
 /// Writes safetensors files.
@@ -32,16 +35,103 @@ impl Serializer for SafetensorsWriter {
 
 fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePlan<'a>> {
     let mut notes = Vec::new();
-    let mut chosen = choose(archive.tensors(), options, &mut notes)?;
     let tensors = archive.tensors();
-    chosen.sort_by(|&a, &b| {
-        let (a, b) = (&tensors[a], &tensors[b]);
-        rank(b.dtype()).cmp(&rank(a.dtype())).then_with(|| a.name().cmp(b.name()))
-    });
+    let chosen = choose(tensors, options, &mut notes)?;
     check_names(tensors, &chosen)?;
-    let metadata = metadata(archive, options);
-    let file = file(archive, options.file_name.clone(), &chosen, &metadata)?;
+    notes.extend(flat::stored_twice(archive).map(Note::changed));
+    notes.extend(flat::flags_left_out(tensors).map(Note::info));
+    let mut metadata = metadata(archive, options);
+    let values = values(archive, &chosen, options, &mut notes)?;
+    if let Some(max) = options.max_shard_size {
+        if max == 0 {
+            return Err(Error::invalid_options("the largest shard size is 0"));
+        }
+        let split = Split {
+            max,
+            fixed: fixed_bytes(&metadata),
+            overhead: |i: usize| entry_bytes(&tensors[i]),
+            together: false,
+        };
+        let shards = split.fill(archive, &chosen);
+        // The split reckons with the longest header there could be; this is the header that there is.
+        let mut all = metadata.clone();
+        all.extend(values.iter().map(|v| (VALUES_KEY.to_owned(), v.clone())));
+        let header = header(tensors, &sorted(tensors, &chosen), &all);
+        let bytes = chosen.iter().fold(0u64, |n, &i| n.saturating_add(tensors[i].bytes()));
+        let fits = header.is_ok_and(|h| bytes.saturating_add(h.len() as u64) <= max);
+        // A lone tensor that is too large gains nothing by an index.
+        let whole = fits || shards.len() <= 1 && values.is_none();
+        if !whole {
+            let files = sharded(archive, &options.file_name, &shards, &metadata, values.as_deref())?;
+            return Ok(WritePlan { files, notes });
+        }
+    }
+    metadata.extend(values.map(|v| (VALUES_KEY.to_owned(), v)));
+    let name = options.file_name.strip_suffix(".index.json").unwrap_or(&options.file_name);
+    let file = file(archive, name.to_owned(), &chosen, &metadata)?;
     Ok(WritePlan { files: vec![file], notes })
+}
+
+/// The shards and their index, which is last and so makes a complete set visible.
+fn sharded<'a>(
+    archive: &'a dyn Archive,
+    file_name: &str,
+    shards: &[Vec<usize>],
+    metadata: &BTreeMap<String, String>,
+    values: Option<&str>,
+) -> Result<Vec<FilePlan<'a>>> {
+    let (names, index_name) = shard_names(file_name, shards.len());
+    let tensors = archive.tensors();
+    let (mut files, mut weight_map, mut bytes) = (Vec::new(), BTreeMap::new(), 0u64);
+    for (shard, name) in shards.iter().zip(&names) {
+        files.push(file(archive, name.clone(), shard, metadata)?);
+        for &i in shard {
+            weight_map.insert(tensors[i].name(), name.as_str());
+            bytes = bytes.saturating_add(tensors[i].bytes());
+        }
+    }
+    let mut index = FilePlan::new(index_name);
+    index.push_fixed(ShardIndex::render(&weight_map, bytes, values).into_bytes())?;
+    files.push(index);
+    Ok(files)
+}
+
+/// The values that are to be kept, as text: all but those that names and tensors say already.
+fn values(
+    archive: &dyn Archive,
+    chosen: &[usize],
+    options: &WriteOptions,
+    notes: &mut Vec<Note>,
+) -> Result<Option<String>> {
+    let tensors = archive.tensors();
+    let Some(values) = archive.values().filter(|v| !flat::is_plain(v, tensors)) else { return Ok(None) };
+    let left = flat::left_out(values);
+    let named = flat::listed(left.paths);
+    if options.values == ValuesPolicy::Drop {
+        notes.push(Note::changed(match left.count {
+            0 => "tensors stand under their dotted names, without the containers around them".to_owned(),
+            n => format!("{n} values that are no tensors are left out, as asked: {named}"),
+        }));
+        return Ok(None);
+    }
+    let mut kept = vec![false; tensors.len()];
+    chosen.iter().for_each(|&i| kept[i] = true);
+    let name = |i: u32| kept.get(i as usize).filter(|k| **k).map(|_| tensors[i as usize].name());
+    if let Some(text) = values_json::encode(values, name, MAX_VALUES) {
+        notes.push(Note::changed(format!(
+            "{} values that are no tensors, and the containers around them, are kept as text under {VALUES_KEY:?}",
+            left.count
+        )));
+        return Ok(Some(text));
+    }
+    let what = format!("{} values that are no tensors do not fit {MAX_VALUES} bytes: {named}", left.count);
+    if !options.allow_loss {
+        return Err(Error::invalid_options(what).with_hint(
+            "select the part that is wanted, ask for the values to be dropped, or allow the loss",
+        ));
+    }
+    notes.push(Note::lost(what));
+    Ok(None)
 }
 
 /// Where the reference sorts a dtype: its declaration has them by alignment, and it writes from the end.
@@ -61,7 +151,8 @@ fn choose(tensors: &[TensorInfo], options: &WriteOptions, notes: &mut Vec<Note>)
     if foreign.is_empty() {
         return Ok(chosen);
     }
-    let named = listed(foreign.iter().map(|&i| format!("{} ({})", tensors[i].name(), tensors[i].dtype())));
+    let named =
+        flat::listed(foreign.iter().map(|&i| format!("{} ({})", tensors[i].name(), tensors[i].dtype())));
     if !options.allow_loss {
         let what = format!("safetensors has no dtype for {} tensors: {named}", foreign.len());
         return Err(Error::invalid_options(what).with_hint(
@@ -73,16 +164,6 @@ fn choose(tensors: &[TensorInfo], options: &WriteOptions, notes: &mut Vec<Note>)
         foreign.len()
     )));
     Ok(chosen)
-}
-
-/// The first few of many names.
-pub(super) fn listed(names: impl Iterator<Item = String>) -> String {
-    let mut names = names.peekable();
-    let mut out: Vec<String> = names.by_ref().take(5).collect();
-    if names.peek().is_some() {
-        out.push("…".into());
-    }
-    out.join(", ")
 }
 
 /// Refuses what a header cannot say: one name twice, and the metadata's own.
@@ -108,6 +189,37 @@ fn metadata(archive: &dyn Archive, options: &WriteOptions) -> BTreeMap<String, S
         out.entry("format".into()).or_insert_with(|| "pt".into());
     }
     out
+}
+
+/// In the order of the file: the widest dtypes first, then by name.
+fn sorted(tensors: &[TensorInfo], chosen: &[usize]) -> Vec<usize> {
+    let mut order = chosen.to_vec();
+    order.sort_by(|&a, &b| {
+        let (a, b) = (&tensors[a], &tensors[b]);
+        rank(b.dtype()).cmp(&rank(a.dtype())).then_with(|| a.name().cmp(b.name()))
+    });
+    order
+}
+
+/// The bytes of a file beside its tensors and their entries, at most.
+fn fixed_bytes(metadata: &BTreeMap<String, String>) -> u64 {
+    let mut text = String::new();
+    for (key, value) in metadata {
+        push_string(&mut text, key);
+        push_string(&mut text, value);
+        text.push_str(":,");
+    }
+    // The length, the braces, the metadata's key, and the padding.
+    text.len() as u64 + 8 + 2 + 20 + 8
+}
+
+/// The bytes of a tensor's entry in the header, at most: an offset has up to 20 digits.
+fn entry_bytes(info: &TensorInfo) -> u64 {
+    let mut text = String::new();
+    push_string(&mut text, info.name());
+    let fields = r#":{"dtype":"","shape":[],"data_offsets":[,]},"#.len() + info.dtype().name().len();
+    let dims: usize = info.shape().iter().map(|d| d.checked_ilog10().unwrap_or(0) as usize + 2).sum();
+    (text.len() + fields + dims + 2 * 20) as u64
 }
 
 /// The bytes of length and header.
@@ -163,9 +275,10 @@ fn file<'a>(
     metadata: &BTreeMap<String, String>,
 ) -> Result<FilePlan<'a>> {
     let tensors = archive.tensors();
+    let chosen = sorted(tensors, chosen);
     let mut file = FilePlan::new(name);
-    file.push_fixed(header(tensors, chosen, metadata)?)?;
-    for &i in chosen {
+    file.push_fixed(header(tensors, &chosen, metadata)?)?;
+    for i in chosen {
         let (info, data) = (&tensors[i], archive.data(i).map_err(|e| e.with_tensor(tensors[i].name()))?);
         let len = crate::source::ReadAt::len(&data);
         if len != info.bytes() {
