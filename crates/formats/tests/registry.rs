@@ -246,7 +246,7 @@ fn the_table_says_what_this_build_does() {
     let registry = Registry::builtin();
     for format in registry.formats() {
         assert_eq!(format.reads(), format.compiled && format.info.reads, "{}", format.info.id);
-        assert_eq!(format.writes(), format.compiled && format.info.writes, "{}", format.info.id);
+        assert!(!format.writes() || format.compiled && format.info.writes, "{}", format.info.id);
         let name = format!("Model.{}", format.info.extensions[0].to_uppercase());
         assert_eq!(registry.for_extension(&name).unwrap().info.id, format.info.id);
     }
