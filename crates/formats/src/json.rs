@@ -258,6 +258,41 @@ impl<'a> Lexer<'a> {
         Ok(number)
     }
 
+    /// Takes exactly this text, white space included, if it is next.
+    #[inline]
+    pub(crate) fn take_text(&mut self, text: &str) -> bool {
+        let found = self.rest().starts_with(text.as_bytes());
+        self.at += if found { text.len() } else { 0 };
+        found
+    }
+
+    /// Takes an integer of at most 19 digits that is next without white space. What it leaves is for
+    /// [`Lexer::unsigned`] to judge.
+    #[inline]
+    pub(crate) fn take_digits(&mut self) -> Option<u64> {
+        let mut number = 0u64;
+        let mut digits = 0;
+        for digit in self.rest().iter().map(|b| b.wrapping_sub(b'0')).take_while(|&d| d < 10).take(20) {
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+            digits += 1;
+        }
+        let leading_zero = digits > 1 && self.byte() == Some(b'0');
+        if digits == 0 || digits > 19 || leading_zero {
+            return None;
+        }
+        self.at += digits;
+        Some(number)
+    }
+
+    /// Takes the bytes before the next quote, and the quote, if it is near.
+    #[inline]
+    pub(crate) fn take_word(&mut self) -> Option<&'a str> {
+        let len = self.rest().iter().take(24).position(|&b| b == b'"')?;
+        let word = self.text.get(self.at..self.at + len)?;
+        self.at += len + 1;
+        Some(word)
+    }
+
     /// Takes a number, as its text.
     pub(crate) fn number(&mut self) -> Result<&'a str> {
         self.peek();
@@ -462,6 +497,14 @@ mod tests {
         let read = |text| Lexer::new(text, 0).unsigned().ok();
         assert_eq!(read(" 0"), Some(0));
         assert_eq!(read("18446744073709551615]"), Some(u64::MAX));
+        let digits = |text| Lexer::new(text, 0).take_digits();
+        assert_eq!(
+            (digits("0]"), digits("9999999999999999999,")),
+            (Some(0), Some(9_999_999_999_999_999_999))
+        );
+        for left in ["", " 1", "01", "00", "10000000000000000000", "-1", "x"] {
+            assert_eq!(digits(left), None, "{left:?}");
+        }
         for bad in ["18446744073709551616", "-1", "-0", "01", "1.0", "1e2", "", "\"1\"", "+1"] {
             assert_eq!(read(bad), None, "{bad:?}");
         }

@@ -313,8 +313,11 @@ fn nothing_that_the_reference_refuses_is_read() {
     ];
     let mut random = Random(7);
     let (mut refused, mut read, mut stricter) = (0, 0, 0);
-    for _ in 0..30_000 {
-        let mut header = base.as_bytes().to_vec();
+    // As known writers spell it, and with white space and another order of fields.
+    let spaced = base.replace(":{\"dtype\"", " : { \"dtype\"").replace(",\"shape\"", ",\n\"shape\"");
+    assert!(open(&file(&spaced, 11)).is_ok());
+    for round in 0..30_000 {
+        let mut header = [base, &spaced][round % 2].as_bytes().to_vec();
         for _ in 0..=random.below(2) {
             let at = random.below(header.len());
             match random.below(5) {
@@ -360,6 +363,21 @@ fn nothing_that_the_reference_refuses_is_read() {
         refused > 10_000 && read > 1_000,
         "{refused} refused, {read} read, {stricter} only by the reference"
     );
+}
+
+#[test]
+fn a_name_given_twice_is_found_among_many() {
+    let header = |twice: &str| {
+        let entry = |name: &str| format!(r#""{name}":{{"dtype":"U8","shape":[0],"data_offsets":[0,0]}}"#);
+        let mut entries: Vec<String> = (0..5000).map(|i| entry(&format!("t{i}"))).collect();
+        entries.push(entry(twice));
+        file(&format!("{{{}}}", entries.join(",")), 0)
+    };
+    assert_eq!(open(&header("t5000")).unwrap().tensors().len(), 5001);
+    for twice in ["t0", "t4999", "t\\u0032345"] {
+        let error = open(&header(twice)).unwrap_err();
+        assert!(error.kind() == ErrorKind::Malformed && error.tensor().is_some(), "{error}");
+    }
 }
 
 #[test]
