@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::json;
 use weighbridge::write::{ExecuteOptions, execute};
 use weighbridge::{ErrorKind, ReadOptions, Registry, Source, ValuesPolicy, WriteOptions};
-use weighbridge_tests::{faults, golden, judge};
+use weighbridge_tests::{faults, golden, judge, workspace};
 
 /// What `weights_only` refuses in the original too: ranges and slices.
 const TRUSTED: &[&str] = &["values.pt"];
@@ -68,4 +68,35 @@ fn torch_reads_what_is_written_as_torch() {
 #[test]
 fn safetensors_reads_what_is_written_as_safetensors() {
     convert_and_judge("safetensors", "safetensors", NOT_SAFETENSORS);
+}
+
+#[test]
+fn shards_are_read_through_their_index_and_keep_the_limit() {
+    let registry = Registry::builtin();
+    let source = workspace().join("tests/golden/torch/state_dict.pt");
+    let dump = workspace().join("tests/golden/torch/state_dict.pt.json");
+    let folder = tempfile::tempdir().unwrap();
+    let mut tasks = Vec::new();
+    for (format, file, limit) in
+        [("torch", "pytorch_model.bin", 6000), ("safetensors", "model.safetensors", 900)]
+    {
+        let archive = registry.open_path(&source, &ReadOptions::default()).unwrap();
+        let mut options = WriteOptions::default();
+        options.file_name = file.to_owned();
+        options.max_shard_size = Some(limit);
+        options.values = ValuesPolicy::Drop;
+        let plan = registry.serializer(format).unwrap().plan(&*archive, &options).unwrap();
+        assert!(plan.files.len() > 2, "{format}: {} files", plan.files.len());
+        for file in plan.files.iter().filter(|f| !f.name.ends_with(".json")) {
+            assert!(file.len() <= limit, "{} has {} bytes", file.name, file.len());
+        }
+        execute(plan, folder.path(), &ExecuteOptions::default()).unwrap();
+        let index = folder.path().join(format!("{file}.index.json"));
+        let again = registry.open_path(&index, &ReadOptions::default()).unwrap();
+        assert_eq!(again.tensors().len(), archive.tensors().len());
+        tasks.push(json!({"dump": dump, "files": [index]}));
+    }
+    let lines = judge(&tasks);
+    assert_eq!(lines.len(), 2);
+    assert_eq!(faults(&lines), [""; 0]);
 }

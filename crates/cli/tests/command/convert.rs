@@ -175,7 +175,10 @@ fn an_overflow_is_an_error_by_default_and_leaves_nothing() {
     let refused = run(&["convert", &from, &to, "--dtype", "f16"]).expect(2);
     let said = &refused.stderr;
     assert!(
-        said.contains("module.a.weight") && said.contains("6.5536e4") && said.contains(&from) && said.contains("--overflow"),
+        said.contains("module.a.weight")
+            && said.contains("6.5536e4")
+            && said.contains(&from)
+            && said.contains("--overflow"),
         "{said}"
     );
     assert_eq!(listing(&folder), ["in.safetensors"]);

@@ -1,11 +1,17 @@
 //! The writer: a pickle of the value tree, and each storage once, in torch's own zip layout.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use super::emit::{Emit, StorageTable, emit_values};
 use super::layout::Layout;
 use super::{ID, INFO};
 use crate::archive::{Archive, Note};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::flat;
+use crate::shards::{ShardIndex, Split, shard_names};
+use crate::tensor::TensorInfo;
 use crate::traits::{FormatInfo, Serializer, ValuesPolicy, WriteOptions};
 use crate::value::{Dict, Value, Values};
 use crate::write::{FilePlan, WritePlan};
@@ -38,31 +44,81 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
             metadata.join(", ")
         )));
     }
-    let kept = match options.values {
-        ValuesPolicy::Keep => archive.values().filter(|v| v.root().is_some()),
-        ValuesPolicy::Drop => None,
-    };
-    let flat;
-    let values = match kept {
-        Some(values) => values,
-        None => {
-            if archive.values().is_some_and(|v| v.root().is_some()) {
-                plan.notes.push(Note::changed("everything but the tensors was left out, as asked for"));
+    let tensors = archive.tensors();
+    let tree = archive.values().filter(|v| v.root().is_some());
+    let nested = tree.filter(|v| !flat::is_plain(v, tensors));
+    let kept = tree.filter(|_| options.values == ValuesPolicy::Keep);
+    if let Some(values) = nested.filter(|_| options.values == ValuesPolicy::Drop) {
+        let left = flat::left_out(values);
+        plan.notes.push(Note::changed(match left.count {
+            0 => "tensors stand under their dotted names, without the containers around them".to_owned(),
+            n => {
+                format!("{n} values that are no tensors are left out, as asked: {}", flat::listed(left.paths))
             }
-            flat = flat_dict(archive)?;
-            &flat
-        }
-    };
-    plan.files.push(plan_file(archive, values, options)?);
+        }));
+    }
+    let all: Vec<usize> = (0..tensors.len()).collect();
+    let mut shards = vec![all];
+    if let Some(max) = options.max_shard_size {
+        shards = split(archive, max, &shards[0], root_of(&options.file_name).len() as u64)?;
+    }
+    if shards.len() <= 1 {
+        let values = match kept {
+            Some(values) => Cow::Borrowed(values),
+            None => Cow::Owned(flat_dict(archive, &shards.concat())?),
+        };
+        plan.files.push(plan_file(archive, &values, &options.file_name, options)?);
+        return Ok(plan);
+    }
+    if let Some(values) = nested.filter(|_| options.values == ValuesPolicy::Keep) {
+        let left = flat::left_out(values);
+        let what = format!(
+            "shards hold tensors alone, and here are {} values beside them: {}",
+            left.count,
+            flat::listed(left.paths)
+        );
+        return Err(Error::invalid_options(what).with_hint(
+            "--values drop leaves them out, --select takes the part that is the weights, and without --max-shard-size one file holds all",
+        ));
+    }
+    let (names, index_name) = shard_names(&options.file_name, shards.len());
+    let mut weight_map = BTreeMap::new();
+    for (shard, name) in shards.iter().zip(&names) {
+        weight_map.extend(shard.iter().map(|&i| (tensors[i].name(), &**name)));
+        plan.files.push(plan_file(archive, &flat_dict(archive, shard)?, name, options)?);
+    }
+    let total = tensors.iter().fold(0u64, |n, t| n.saturating_add(t.bytes()));
+    let mut index = FilePlan::new(index_name);
+    index.push_fixed(ShardIndex::render(&weight_map, total, None).into_bytes())?;
+    plan.files.push(index);
     Ok(plan)
 }
 
+/// Fills shards so that no file is longer than `max`, unless one storage alone is.
+fn split(archive: &dyn Archive, max: u64, order: &[usize], root: u64) -> Result<Vec<Vec<usize>>> {
+    if max == 0 {
+        return Err(Error::invalid_options("the largest shard size is 0"));
+    }
+    let tensors = archive.tensors();
+    // At most: two headers of a member with its name, zip64 fields and padding, and the tensor in the pickle.
+    let overhead = |i: usize| {
+        let info: &TensorInfo = &tensors[i];
+        600 + 2 * root + info.name().len() as u64 + 18 * info.shape().len() as u64
+    };
+    Ok(Split { max, fixed: 4096 + 20 * root, overhead, together: true }.fill(archive, order))
+}
+
 /// One zip of a value tree and its storages.
-fn plan_file<'a>(archive: &'a dyn Archive, values: &Values, options: &WriteOptions) -> Result<FilePlan<'a>> {
+fn plan_file<'a>(
+    archive: &'a dyn Archive,
+    values: &Values,
+    file_name: &str,
+    options: &WriteOptions,
+) -> Result<FilePlan<'a>> {
     let mut table = StorageTable::new(archive)?;
     let protocol = options.pickle_protocol.unwrap_or(PROTOCOL);
     let pickle = emit_values(values, protocol, &mut Emit::new(archive, &mut table))?;
-    let mut zip = Layout::new(&options.file_name, root_of(&options.file_name));
+    let mut zip = Layout::new(file_name, root_of(file_name));
     zip.fixed("data.pkl", &pickle)?;
     zip.fixed(".format_version", b"1")?;
     zip.fixed(".storage_alignment", b"64")?;
@@ -95,11 +151,12 @@ fn refuse_dtypes(archive: &dyn Archive) -> Result<()> {
     }
 }
 
-/// A dict of all tensors by their names: what a state dict is.
-fn flat_dict(archive: &dyn Archive) -> Result<Values> {
+/// A dict of these tensors by their names: what a state dict is.
+fn flat_dict(archive: &dyn Archive, tensors: &[usize]) -> Result<Values> {
     let mut values = Values::new();
     let mut dict = Dict::default();
-    for (i, info) in archive.tensors().iter().enumerate() {
+    for &i in tensors {
+        let info = &archive.tensors()[i];
         let index = u32::try_from(i).map_err(|_| Error::limit("more than 4,294,967,295 tensors"))?;
         let key = values.push(Value::Str(info.name().into()))?;
         dict.entries.push((key, values.push(Value::Tensor(index))?));
