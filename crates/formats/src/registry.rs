@@ -63,6 +63,7 @@ macro_rules! table {
 
 table! {
     safetensors "safetensors" reads SafetensorsReader writes SafetensorsWriter;
+    pickle "pickle" reads PickleReader writes PickleWriter;
     torch "torch" reads TorchReader writes TorchWriter;
 }
 

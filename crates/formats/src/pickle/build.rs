@@ -63,10 +63,11 @@ impl Machine<'_> {
             Plain::EmptyBytes => Some(Value::Bytes(Box::default())),
             Plain::EmptyByteArray => Some(Value::ByteArray(Box::default())),
             Plain::ByteArray(bytes) => {
-                let Value::Bytes(bytes) = self.values.get(bytes) else { return Ok(None) };
-                let bytes = bytes.clone();
-                self.charge(bytes.len())?;
-                Some(Value::ByteArray(bytes))
+                let Some(bytes) = self.bytes_of(bytes) else { return Ok(None) };
+                let count = bytes.len();
+                let copy = bytes.into();
+                self.charge(count)?;
+                Some(Value::ByteArray(copy))
             }
             Plain::Encoded(text) => self.encoded(text)?.map(Value::Bytes),
             Plain::EncodedArray(text) => self.encoded(text)?.map(Value::ByteArray),

@@ -141,22 +141,43 @@ pub fn encode_with_payloads(
     Ok(walk.out.finish())
 }
 
-/// Which values are held more than once under `root`, and how many holds there are.
+/// Which values under `root` are held more than once, or would be met again in a cycle; and how many holds there
+/// are.
 fn count(values: &Values, root: ValueId) -> (Vec<bool>, u64) {
-    let mut seen = vec![false; values.len()];
-    let mut shared = vec![false; values.len()];
+    let mut holds = vec![0u32; values.len()];
     let mut edges = 1;
+    let mut reached = Vec::new();
     let mut stack = vec![root];
-    seen[root.index()] = true;
+    holds[root.index()] = 1;
     while let Some(id) = stack.pop() {
+        reached.push(id);
         values.parts(id, |part| {
             edges += 1;
-            if std::mem::replace(&mut seen[part.index()], true) {
-                shared[part.index()] = true;
-            } else if !is_atom(values.get(part)) {
+            let held = &mut holds[part.index()];
+            *held = held.saturating_add(1);
+            if *held == 1 && !is_atom(values.get(part)) {
                 stack.push(part);
             }
         });
+    }
+    let mut shared: Vec<bool> = holds.iter().map(|n| *n > 1).collect();
+    // Take away what nothing holds any more, from the root down. What is left is in a cycle or below one: a
+    // tuple there is written again inside itself, and its parts with it.
+    holds[root.index()] -= 1;
+    if holds[root.index()] == 0 {
+        stack.push(root);
+    }
+    while let Some(id) = stack.pop() {
+        values.parts(id, |part| {
+            let held = &mut holds[part.index()];
+            *held = held.saturating_sub(1);
+            if *held == 0 && !is_atom(values.get(part)) {
+                stack.push(part);
+            }
+        });
+    }
+    for id in reached.into_iter().filter(|id| holds[id.index()] > 0) {
+        shared[id.index()] = true;
     }
     (shared, edges)
 }

@@ -26,13 +26,14 @@ enum Key<'a> {
 }
 
 /// Gives every key the id of the first key that is equal to it.
-struct Representatives<'a> {
+struct Representatives<'a, F> {
     values: &'a Values,
+    elsewhere: F,
     of: Vec<Option<ValueId>>,
     first: HashMap<Key<'a>, ValueId>,
 }
 
-impl<'a> Representatives<'a> {
+impl<'a, 'b: 'a, F: Fn(ValueId) -> Option<&'b [u8]>> Representatives<'a, F> {
     fn of(&mut self, id: ValueId) -> ValueId {
         if let Some(known) = self.of[id.index()] {
             return known;
@@ -47,6 +48,7 @@ impl<'a> Representatives<'a> {
                 };
                 Key::Tuple(parts.iter().map(part).collect())
             }
+            plain @ Value::Bytes(_) => (self.elsewhere)(id).map_or_else(|| key(id, plain), Key::Bytes),
             plain => key(id, plain),
         };
         let first = *self.first.entry(key).or_insert(id);
@@ -81,9 +83,14 @@ enum United {
     Items(ValueId, Vec<ValueId>),
 }
 
-/// Removes repeated keys from these dicts, and repeated items from these sets.
-pub(super) fn unite(values: &mut Values, containers: &[ValueId]) {
-    let mut known = Representatives { values, of: Vec::new(), first: HashMap::new() };
+/// Removes repeated keys from these dicts, and repeated items from these sets. `elsewhere` has the bytes that are
+/// not in their values.
+pub(super) fn unite<'b>(
+    values: &mut Values,
+    containers: &[ValueId],
+    elsewhere: impl Fn(ValueId) -> Option<&'b [u8]>,
+) {
+    let mut known = Representatives { values, elsewhere, of: Vec::new(), first: HashMap::new() };
     let mut filter = Filter::default();
     let mut keys = Vec::new();
     let mut changed = Vec::new();

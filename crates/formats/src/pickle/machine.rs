@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 
 use super::opcodes::{self as op, *};
-use super::{Decoded, keys, text};
+use super::{Decoded, Spans, keys, text};
 use crate::value::{Construct, Dict, Global, Object};
 use crate::{Error, ErrorKind, Limits, Result, Value, ValueId, Values};
 
@@ -33,6 +33,9 @@ pub(super) struct Machine<'a> {
     /// Whether `bytes` was cut to the limit.
     cut: bool,
     max_values: u64,
+    /// Bytes objects of this length stay where they are; their values are empty.
+    least: usize,
+    spans: Spans,
     pos: usize,
     /// Where the current opcode stands.
     start: usize,
@@ -64,7 +67,7 @@ struct Singles {
 }
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(bytes: &'a [u8], limits: &Limits) -> Self {
+    pub(super) fn new(bytes: &'a [u8], limits: &Limits, least: usize) -> Self {
         let most = usize::try_from(limits.header_bytes).unwrap_or(usize::MAX);
         let taken = &bytes[..bytes.len().min(most)];
         let reserved = |per: usize| (taken.len() / per).min(MOST_RESERVED);
@@ -72,6 +75,8 @@ impl<'a> Machine<'a> {
             bytes: taken,
             cut: bytes.len() > most,
             max_values: limits.values,
+            least,
+            spans: Spans::new(),
             pos: 0,
             start: 0,
             frame_end: None,
@@ -89,7 +94,7 @@ impl<'a> Machine<'a> {
         }
     }
 
-    pub(super) fn run(mut self) -> Result<Decoded> {
+    pub(super) fn run(mut self) -> Result<(Decoded, Spans)> {
         loop {
             if let Some(end) = self.frame_end.filter(|end| self.pos >= *end) {
                 if self.pos > end {
@@ -222,23 +227,19 @@ impl<'a> Machine<'a> {
                 STOP => return self.stop(),
                 SHORT_BINBYTES => {
                     let n = self.u8()?;
-                    let bytes = self.take(n.into())?;
-                    self.push(Value::Bytes(bytes.into()))?;
+                    self.push_bytes(n.into(), Value::Bytes)?;
                 }
                 BINBYTES => {
                     let n = self.u32()?;
-                    let bytes = self.take(n.into())?;
-                    self.push(Value::Bytes(bytes.into()))?;
+                    self.push_bytes(n.into(), Value::Bytes)?;
                 }
                 BINBYTES8 => {
                     let n = u64::from_le_bytes(self.array()?);
-                    let bytes = self.take(n)?;
-                    self.push(Value::Bytes(bytes.into()))?;
+                    self.push_bytes(n, Value::Bytes)?;
                 }
                 BYTEARRAY8 => {
                     let n = u64::from_le_bytes(self.array()?);
-                    let bytes = self.take(n)?;
-                    self.push(Value::ByteArray(bytes.into()))?;
+                    self.push_bytes(n, Value::ByteArray)?;
                 }
                 SHORT_BINSTRING => {
                     let n = self.u8()?;
@@ -582,6 +583,26 @@ impl<'a> Machine<'a> {
         self.push_object(Construct::Call, class, args, None)
     }
 
+    fn push_bytes(&mut self, n: u64, make: fn(Box<[u8]>) -> Value) -> Result<()> {
+        let bytes = self.take(n)?;
+        if bytes.len() < self.least {
+            self.push(make(bytes.into()))?;
+            return Ok(());
+        }
+        let id = self.push(make(Box::default()))?;
+        self.spans.insert(id, self.pos - bytes.len()..self.pos);
+        Ok(())
+    }
+
+    /// The bytes of a bytes object, wherever they are.
+    pub(super) fn bytes_of(&self, id: ValueId) -> Option<&[u8]> {
+        match (self.spans.get(&id), self.values.get(id)) {
+            (Some(span), _) => self.bytes.get(span.clone()),
+            (None, Value::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
     /// A Python 2 `str`: text if it is UTF-8.
     fn push_py2_str(&mut self, bytes: Vec<u8>) -> Result<()> {
         let value = match String::from_utf8(bytes) {
@@ -844,11 +865,12 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn stop(mut self) -> Result<Decoded> {
+    fn stop(mut self) -> Result<(Decoded, Spans)> {
         let root = self.pop()?;
         self.values.set_root(root);
-        keys::unite(&mut self.values, &self.keyed);
-        Ok(Decoded { values: self.values, consumed: self.pos as u64, protocol: self.protocol })
+        keys::unite(&mut self.values, &self.keyed, |id| self.bytes.get(self.spans.get(&id)?.clone()));
+        let decoded = Decoded { values: self.values, consumed: self.pos as u64, protocol: self.protocol };
+        Ok((decoded, self.spans))
     }
 }
 

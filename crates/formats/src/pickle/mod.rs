@@ -22,7 +22,10 @@ mod text;
 pub use encode::{EncodeOptions, NoTensors, TensorEncoder, encode, encode_with_payloads, is_harmless};
 pub use encoder::{Encoded, Encoder, Payload};
 
-use crate::{Limits, Result, Values};
+use std::collections::HashMap;
+use std::ops::Range;
+
+use crate::{Limits, Result, ValueId, Values};
 
 /// What one pickle describes.
 #[derive(Clone, Debug)]
@@ -51,5 +54,14 @@ pub struct Decoded {
 /// where an opcode is used on what it is not for (SETITEM on a list); `Unsupported` for protocols past 5 and
 /// out-of-band buffers; `LimitExceeded`. Each names the opcode and its offset in `bytes`.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded> {
-    machine::Machine::new(bytes, limits).run()
+    Ok(machine::Machine::new(bytes, limits, usize::MAX).run()?.0)
+}
+
+/// Where a pickle's bytes objects lie.
+pub(crate) type Spans = HashMap<ValueId, Range<usize>>;
+
+/// As [`decode`], but bytes objects of at least `least` bytes that stand in `bytes` as they are stay there: the
+/// values have empty ones in their place, and the second result says where each is.
+pub(crate) fn decode_in_place(bytes: &[u8], limits: &Limits, least: usize) -> Result<(Decoded, Spans)> {
+    machine::Machine::new(bytes, limits, least).run()
 }

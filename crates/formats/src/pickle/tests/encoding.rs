@@ -171,7 +171,10 @@ fn a_million_levels() {
 fn cycles_close() {
     // Through a list, through a dict, through tuples and lists, through an object's state.
     for pickle in [
-        &b"\x80\x02]q\x00h\x00a."[..],
+        // l = []; t = (l, 2); l.append(t); pickle.dumps(t, 2)
+        &b"\x80\x02]q\x00h\x00K\x02\x86q\x01a0h\x01."[..],
+        b"\x80\x02}q\x00(K\x01h\x00\x85q\x01\x85K\x02h\x01u0h\x01.",
+        b"\x80\x02]q\x00h\x00a.",
         b"}q\x00K\x01h\x00s.",
         b"\x80\x02]q\x00(h\x00K\x01\x86q\x01h\x00e0h\x01.",
         b"\x80\x02cbuiltins\nobject\n)\x81q\x00}K\x01h\x00sb.",
