@@ -1,3 +1,5 @@
+//! Tests of the casts of whole archives.
+
 use super::*;
 use crate::archive::MemoryArchive;
 use crate::tensor::Tensor;

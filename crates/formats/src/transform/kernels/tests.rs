@@ -1,3 +1,5 @@
+//! Tests of the loops, against plain arithmetic.
+
 use super::*;
 use crate::dtype::Special;
 

@@ -1,3 +1,5 @@
+//! Tests of selecting.
+
 use super::*;
 use crate::transform::testing::Tree::{Int, List, None as Nil, Tensor};
 use crate::transform::testing::{Tree, archive, contents, dict, names};
