@@ -47,7 +47,7 @@ pub(crate) const ID: &str = "torch";
 pub(crate) static INFO: FormatInfo = FormatInfo {
     id: ID,
     name: "PyTorch",
-    extensions: &["bin", "pt", "pth", "ckpt", "pkl"],
+    extensions: &["bin", "pt", "pth", "ckpt"],
     index_name: Some("pytorch_model.bin.index.json"),
     default_name: Some("pytorch_model.bin"),
     feature: "torch",
