@@ -170,6 +170,10 @@ fn tensors_without_values_stand_by_name() {
     assert!(plan.notes.is_empty());
     let back = open(&bytes_of(plan)).unwrap();
     assert_eq!(back.tensors().iter().map(|t| t.name()).collect::<Vec<_>>(), ["a.b", "c"]);
+    let mut trained = tensor("a");
+    trained.info = trained.info.with_flags(true, true);
+    let trained = MemoryArchive::new([trained]).unwrap();
+    assert_eq!(PickleWriter.plan(&trained, &write_options(4)).unwrap().notes[0].kind, NoteKind::Info);
     let (mixed, count) = mixed();
     let options = WriteOptions { values: ValuesPolicy::Drop, ..write_options(4) };
     let plan = PickleWriter.plan(&mixed, &options).unwrap();

@@ -10,6 +10,7 @@ use super::{ID, INFO};
 use crate::archive::{Archive, Note};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::flat;
 use crate::pickle::{EncodeOptions, Encoder, TensorEncoder, encode_with_payloads};
 use crate::source::ReadAt;
 use crate::traits::{FormatInfo, Serializer, ValuesPolicy, WriteOptions};
@@ -40,8 +41,9 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
     }
     let mut notes = Vec::new();
     check_metadata(archive, options, &mut notes)?;
-    check_sharing(archive, &mut notes);
-    let (flat, encoded);
+    notes.extend(flat::stored_twice(archive).map(Note::changed));
+    notes.extend(flat::flags_left_out(archive.tensors()).map(Note::info));
+    let by_names;
     let protocol = options.pickle_protocol.unwrap_or(PROTOCOL);
     let values = match archive.values() {
         Some(values) if options.values == ValuesPolicy::Keep => values,
@@ -49,8 +51,8 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
             if known.is_some() {
                 notes.push(Note::lost("values that are no tensors, and how they were nested"));
             }
-            flat = by_name(archive)?;
-            &flat
+            by_names = by_name(archive)?;
+            &by_names
         }
     };
     let Some(root) = values.root() else {
@@ -60,7 +62,7 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
     let mut arrays =
         Arrays { archive, dtypes: HashMap::new(), in_memory: 0, most: options.limits.header_bytes };
     let encode = EncodeOptions { protocol, ..EncodeOptions::default() };
-    encoded = encode_with_payloads(values, root, &encode, &mut arrays).map_err(|e| {
+    let encoded = encode_with_payloads(values, root, &encode, &mut arrays).map_err(|e| {
         e.with_hint("leave out the values that are no tensors, or choose a format that holds them")
     })?;
     let mut file = FilePlan::new(options.file_name.clone());
@@ -104,17 +106,6 @@ fn check_metadata(archive: &dyn Archive, options: &WriteOptions, notes: &mut Vec
     }
     notes.push(Note::lost(what));
     Ok(())
-}
-
-fn check_sharing(archive: &dyn Archive, notes: &mut Vec<Note>) {
-    let mut held = HashMap::new();
-    for view in archive.tensors().iter().filter_map(|t| t.view()) {
-        *held.entry(view.storage).or_insert(0u64) += 1;
-    }
-    let shared: u64 = held.values().filter(|n| **n > 1).sum();
-    if shared > 0 {
-        notes.push(Note::changed(format!("{shared} tensors that share storages are written each in full")));
-    }
 }
 
 /// Whether the values lead to every tensor.
