@@ -209,24 +209,33 @@ fn judge(first: &dyn Archive, third: &dyn Archive, notes: &[(NoteKind, String)])
         Ok(silent) => silent,
         Err(why) => return Outcome::Fault(why),
     };
+    let every: Vec<&str> = notes.iter().map(|(_, text)| text.as_str()).collect();
     let mut changed = Vec::new();
+    // What changed, and the words of which its note must use one.
+    let mut found = |what: &'static str, words: &[&str]| {
+        changed.push(what);
+        if !every.iter().any(|text| words.iter().any(|word| text.contains(word))) {
+            silent.push(format!("changed without a word: {what}"));
+        }
+    };
     if described(first) != described(third) {
-        changed.push("the values around the tensors");
+        found(
+            "the values around the tensors",
+            &["values", "tensors are left out", "everything but the tensors"],
+        );
     }
-    // A writer may add a line, such as the format that a library expects there.
+    // A writer may add a line; and the line `format` names the library that a file is made for, so a writer sets
+    // its own.
     let kept = metadata(third);
-    if metadata(first).iter().any(|(key, text)| kept.get(key) != Some(text)) {
-        changed.push("metadata");
+    if metadata(first).iter().any(|(key, text)| *key != "format" && kept.get(key) != Some(text)) {
+        found("metadata", &["metadata"]);
     }
     if shared(first) != shared(third) {
-        changed.push("which tensors share storage");
+        found("which tensors share storage", &["shared", "share storage", "share a storage"]);
     }
     let flags = [flags(first), flags(third)];
     if flags[0].iter().any(|(name, flag)| flags[1].get(name).is_some_and(|other| other != flag)) {
-        changed.push("which tensors are parameters");
-    }
-    if !changed.is_empty() && told.is_empty() {
-        silent.push(format!("changed without a word: {}", changed.join(", ")));
+        found("which tensors are parameters", &["requires_grad"]);
     }
     if !silent.is_empty() {
         return Outcome::Fault(silent.join("; "));
@@ -525,6 +534,8 @@ mod tests {
         let plain = || archive(&[("a", &[1])]);
         let noted = plain().with_metadata(vec![("k".into(), "v".into())]);
         assert!(fault(&noted, &plain(), &[]).contains("metadata"));
+        let other = [(NoteKind::Changed, "something else is left out".to_owned())];
+        assert!(fault(&noted, &plain(), &other).contains("without a word: metadata"));
         let told = [(NoteKind::Changed, "metadata is left out".to_owned())];
         assert!(fault(&noted, &plain(), &told).starts_with("loss: metadata"));
 
