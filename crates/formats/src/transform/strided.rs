@@ -381,25 +381,18 @@ fn grow(scratch: &mut Vec<u8>, len: u64) -> Result<&mut [u8]> {
 fn copy_box(from: &[u8], dims: &[Dim], unit: usize, to: &mut [u8]) {
     // A unit of a known width is a register move and no call.
     match unit {
-        1 => copy_units(from, dims, |f, t| t[0] = f[0], 1, to),
-        2 => copy_units(from, dims, copy_array::<2>, 2, to),
-        4 => copy_units(from, dims, copy_array::<4>, 4, to),
-        8 => copy_units(from, dims, copy_array::<8>, 8, to),
-        16 => copy_units(from, dims, copy_array::<16>, 16, to),
-        n => copy_units(from, dims, |f, t| t.copy_from_slice(f), n, to),
+        1 => copy_planes(from, dims, copy_plane::<1>, to),
+        2 => copy_planes(from, dims, copy_plane::<2>, to),
+        4 => copy_planes(from, dims, copy_plane::<4>, to),
+        8 => copy_planes(from, dims, copy_plane::<8>, to),
+        16 => copy_planes(from, dims, copy_plane::<16>, to),
+        n => copy_planes(from, dims, |f, rows, columns, t| walk(f, rows, columns, n, t), to),
     }
 }
 
-fn copy_array<const N: usize>(from: &[u8], to: &mut [u8]) {
-    if let (Some(from), Some(to)) = (from.first_chunk::<N>(), to.first_chunk_mut::<N>()) {
-        *to = *from;
-    }
-}
-
-/// Copies a box with `copy`. The two dimensions that are nearest in the source and in the output are walked in
-/// square blocks, so that the lines of both stay in the cache.
-fn copy_units(from: &[u8], dims: &[Dim], copy: impl Fn(&[u8], &mut [u8]), unit: usize, to: &mut [u8]) {
-    const BLOCK: usize = 32;
+/// Copies a box plane by plane: the dimension that is nearest in the source, and the one that is nearest in the
+/// output (a dimension of one unit if both are the same).
+fn copy_planes(from: &[u8], dims: &[Dim], plane: impl Fn(&[u8], Dim, Dim, &mut [u8]), to: &mut [u8]) {
     let one = Dim { count: 1, from: 0, to: 0 };
     let fast_in = dims.iter().enumerate().min_by_key(|(_, d)| d.from).map(|(i, _)| i);
     let fast_out = dims.iter().enumerate().min_by_key(|(_, d)| d.to).map(|(i, _)| i);
@@ -408,31 +401,12 @@ fn copy_units(from: &[u8], dims: &[Dim], copy: impl Fn(&[u8], &mut [u8]), unit: 
     let others = dims.iter().enumerate().filter(|&(i, _)| Some(i) != fast_in && Some(i) != fast_out);
     let others: SmallVec<[Dim; 6]> = others.map(|(_, d)| *d).collect();
     let mut counters: SmallVec<[u64; 6]> = SmallVec::from_elem(0, others.len());
-    let (row_count, column_count) = (rows.count as usize, columns.count as usize);
-    let (row_from, row_to) = (rows.from as usize, rows.to as usize);
-    let (column_from, column_to) = (columns.from as usize, columns.to as usize);
     loop {
         let (source, target) = others
             .iter()
             .zip(&counters)
             .fold((0, 0), |(f, t), (d, &i)| (f + (i * d.from) as usize, t + (i * d.to) as usize));
-        for row_block in (0..row_count).step_by(BLOCK) {
-            let row_end = row_count.min(row_block + BLOCK);
-            // One row needs no blocks.
-            let width = if row_count == 1 { column_count } else { BLOCK };
-            for column_block in (0..column_count).step_by(width) {
-                let column_end = column_count.min(column_block + width);
-                for row in row_block..row_end {
-                    let mut f = source + row * row_from + column_block * column_from;
-                    let mut t = target + row * row_to + column_block * column_to;
-                    for _ in column_block..column_end {
-                        copy(&from[f..f + unit], &mut to[t..t + unit]);
-                        f += column_from;
-                        t += column_to;
-                    }
-                }
-            }
-        }
+        plane(&from[source..], rows, columns, &mut to[target..]);
         let next = (0..others.len()).rev().find(|&d| {
             counters[d] += 1;
             if counters[d] == others[d].count {
@@ -442,6 +416,66 @@ fn copy_units(from: &[u8], dims: &[Dim], copy: impl Fn(&[u8], &mut [u8]), unit: 
         });
         if next.is_none() {
             return;
+        }
+    }
+}
+
+/// Copies a plane of units of `N` bytes.
+fn copy_plane<const N: usize>(from: &[u8], rows: Dim, columns: Dim, to: &mut [u8]) {
+    if rows.from == N as u64 && columns.to == N as u64 && rows.count > 1 {
+        transpose::<N>(from, rows, columns, to);
+    } else {
+        walk(from, rows, columns, N, to);
+    }
+}
+
+/// A cache line.
+const LINE: usize = 64;
+
+/// Copies a plane whose rows lie together in the source and whose columns lie together in the output: squares of
+/// whole lines, each of which is read once and written once. The square between them lies together in memory,
+/// because the lines of a matrix of 2^n columns would push each other out of the cache.
+fn transpose<const N: usize>(from: &[u8], rows: Dim, columns: Dim, to: &mut [u8]) {
+    let side = LINE / N;
+    let mut square = [[0u8; LINE]; LINE];
+    let (row_count, column_count) = (rows.count as usize, columns.count as usize);
+    let (row_to, column_from) = (rows.to as usize, columns.from as usize);
+    for row in (0..row_count).step_by(side) {
+        let height = side.min(row_count - row);
+        for column in (0..column_count).step_by(side) {
+            let width = side.min(column_count - column);
+            for (i, line) in square[..width].iter_mut().enumerate() {
+                let at = (column + i) * column_from + row * N;
+                // A copy of a whole line has a known length.
+                match (height == side).then(|| from[at..].first_chunk::<LINE>()).flatten() {
+                    Some(whole) => *line = *whole,
+                    None => line[..height * N].copy_from_slice(&from[at..at + height * N]),
+                }
+            }
+            for i in 0..height {
+                let mut line = [0u8; LINE];
+                for (unit, from) in line.as_chunks_mut::<N>().0.iter_mut().zip(&square[..width]) {
+                    *unit = from.as_chunks::<N>().0[i];
+                }
+                let at = (row + i) * row_to + column * N;
+                match (width == side).then(|| to[at..].first_chunk_mut::<LINE>()).flatten() {
+                    Some(whole) => *whole = line,
+                    None => to[at..at + width * N].copy_from_slice(&line[..width * N]),
+                }
+            }
+        }
+    }
+}
+
+/// Copies any plane, unit by unit.
+#[inline(always)]
+fn walk(from: &[u8], rows: Dim, columns: Dim, unit: usize, to: &mut [u8]) {
+    for row in 0..rows.count as usize {
+        let (mut f, mut t) = (row * rows.from as usize, row * rows.to as usize);
+        for _ in 0..columns.count {
+            to[t..t + unit].copy_from_slice(&from[f..f + unit]);
+            f += columns.from as usize;
+            t += columns.to as usize;
         }
     }
 }

@@ -78,7 +78,7 @@ fn check(size: u64, shape: &[u64], strides: &[u64], offset: u64, random: &mut Ra
         let mut whole = vec![0; expected.len()];
         view.read_at(0, &mut whole).unwrap();
         assert!(whole == expected, "{size} bytes, {shape:?}, {strides:?}, {offset}");
-        for _ in 0..20 {
+        for _ in 0..if view.len() > 100_000 { 4 } else { 20 } {
             let start = random.below(view.len() + 1);
             let mut part = vec![0; random.below(view.len() - start + 1) as usize];
             view.read_at(start, &mut part).unwrap();
@@ -119,7 +119,7 @@ fn random_views_are_those_of_the_naive_walk() {
 fn large_views_take_every_way_of_reading() {
     let mut random = Random(11);
     // Transposes with runs of every length, gaps on either side of `GAP`, rows on either side of `WINDOW`.
-    for (rows, columns, pad) in [(300, 500, 0), (3, 300_000, 0), (300_000, 3, 0), (20, 5000, 3000)] {
+    for (rows, columns, pad) in [(200, 300, 0), (3, 90_000, 0), (90_000, 3, 0), (8, 5000, 3000)] {
         check(4, &[columns, rows], &[1, columns + pad], 5, &mut random);
         check(2, &[rows, columns], &[columns + pad, 1], 0, &mut random);
         check(1, &[rows, columns / 2 + 1], &[columns + pad, 2], 1, &mut random);
@@ -143,14 +143,15 @@ fn large_views_take_every_way_of_reading() {
 
 #[test]
 fn tiles_serve_chunks_in_any_order_and_from_many_threads() {
-    // 36 MiB: three tiles.
-    let (rows, columns) = (3000u64, 3072u64);
+    // Three tiles, the last one short.
+    let (rows, columns) = (750u64, 768u64);
     let storage = bytes(rows * columns * 4);
     let expected = naive(&storage, 4, &[columns, rows], &[1, columns], 0);
     let source = Counting::new(storage);
-    let view = Strided::new(Data::Lazy(source.clone()), 4, &[columns, rows], &[1, columns], 0).unwrap();
-    assert!(!view.direct && view.len > 2 * view.tile);
-    let chunk = 1_000_003; // Begins and ends inside elements and rows.
+    let mut view = Strided::new(Data::Lazy(source.clone()), 4, &[columns, rows], &[1, columns], 0).unwrap();
+    assert!(!view.direct && view.tile.is_multiple_of(rows * 4) && view.tile <= TILE);
+    view.tile = 300 * rows * 4;
+    let chunk = 60_003; // Begins and ends inside elements and rows.
     let chunks = expected.len().div_ceil(chunk);
     let check = |i: usize| {
         let range = i * chunk..expected.len().min((i + 1) * chunk);
@@ -167,8 +168,9 @@ fn tiles_serve_chunks_in_any_order_and_from_many_threads() {
         check(i);
     }
     let (reads, read) = (source.reads.load(Ordering::Relaxed), source.read_bytes.load(Ordering::Relaxed));
-    assert!(reads <= 3 * rows + 10, "{reads} reads");
-    assert_eq!(read, view.len);
+    // The gaps between the runs are small enough to be read through: one pass over the source for each tile.
+    assert!(reads <= 3 * view.len.div_ceil(WINDOW), "{reads} reads");
+    assert!(read <= 3 * view.len, "{read} bytes");
     assert_eq!(left(), 0, "tiles that were handed out are dropped");
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -235,5 +237,39 @@ fn views_outside_their_storage_are_refused() {
     ] {
         let error = view(shape, strides, offset).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::Malformed, "{shape:?} {strides:?} {offset}");
+    }
+}
+
+/// Not a test of speed, which depends on the machine, but its measure: GiB of output a second on one core, in
+/// chunks of 4 MiB, from a file and from memory, beside a contiguous copy.
+#[test]
+#[ignore = "prints measurements; run in release with --nocapture"]
+fn measure() {
+    let (rows, columns) = (8192u64, 12288u64);
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("matrix");
+    let storage = vec![7u8; (rows * columns * 4) as usize];
+    std::fs::write(&path, &storage).unwrap();
+    let source = crate::Source::open(&path).unwrap();
+    let mut buf = vec![0; 4 << 20];
+    for (what, shape, strides) in [
+        ("contiguous", [rows, columns], [columns, 1]),
+        ("transposed", [columns, rows], [1, columns]),
+        ("half of the columns", [rows, columns / 2], [columns, 1]),
+        ("every second column", [rows, columns / 2], [columns, 2]),
+    ] {
+        let file = Data::Lazy(source.reader().clone());
+        for (place, data) in [("file", file), ("memory", Data::Borrowed(&storage))] {
+            let view = Strided::new(data, 4, &shape, &strides, 0).unwrap();
+            let start = std::time::Instant::now();
+            let mut at = 0;
+            while at < view.len() {
+                let n = (view.len() - at).min(buf.len() as u64) as usize;
+                view.read_at(at, &mut buf[..n]).unwrap();
+                at += n as u64;
+            }
+            let speed = view.len() as f64 / start.elapsed().as_secs_f64() / f64::from(1 << 30);
+            println!("{what}, {place}: {speed:.2}");
+        }
     }
 }
