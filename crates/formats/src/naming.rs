@@ -132,7 +132,7 @@ impl<'a> Walk<'a> {
             children: Vec::new(),
             on_path: vec![false; values.len()],
             path: String::new(),
-            seen: HashSet::new(),
+            seen: HashSet::with_capacity(values.len() / 16),
             named: Vec::new(),
             slots: Vec::new(),
             renamed: false,
@@ -420,14 +420,15 @@ fn renumber(values: &mut Values, named: &[Named], slots: &[Slot]) -> Result<()> 
         }
     }
     // What stands elsewhere (in an object's arguments) takes the first name of its tensor.
-    let mut first_of_raw = std::collections::HashMap::new();
-    for (i, n) in named.iter().enumerate() {
-        first_of_raw.entry(n.raw).or_insert(i as u32);
+    let count = named.iter().map(|n| n.raw as usize + 1).max().unwrap_or(0);
+    let mut first_of_raw = vec![u32::MAX; count];
+    for (i, n) in named.iter().enumerate().rev() {
+        first_of_raw[n.raw as usize] = i as u32;
     }
     for id in values.ids() {
         if let Value::Tensor(raw) = *values.get(id) {
             let index = match first[id.index()] {
-                u32::MAX => first_of_raw.get(&raw).copied(),
+                u32::MAX => first_of_raw.get(raw as usize).copied().filter(|&i| i != u32::MAX),
                 index => Some(index),
             };
             // A tensor that no path leads to is no part of the file's object.

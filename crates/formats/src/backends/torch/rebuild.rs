@@ -91,13 +91,15 @@ const UTILS: &str = "torch._utils";
 /// Finds every tensor that the values describe.
 pub(super) fn rebuild(values: Values, limits: &Limits) -> Result<Rebuilt> {
     let reference_of = vec![0; values.len()];
+    // A tensor's description takes some sixteen values, so this many storages can be expected.
+    let expected = values.len() / 16;
     let mut r = Rebuilder {
         values,
-        storages: Vec::new(),
-        by_key: HashMap::new(),
-        tensors: Vec::new(),
+        storages: Vec::with_capacity(expected),
+        by_key: HashMap::with_capacity(expected),
+        tensors: Vec::with_capacity(expected),
         reference_of,
-        references: Vec::new(),
+        references: Vec::with_capacity(expected),
         elsewhere: BTreeMap::new(),
         meta: 0,
         packed: 0,
