@@ -69,7 +69,7 @@ pub struct ExecuteOptions<'a> {
 }
 
 /// Default of [`ExecuteOptions::chunk_bytes`].
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = 256 << 10;
 
 impl Default for ExecuteOptions<'_> {
     fn default() -> Self {
