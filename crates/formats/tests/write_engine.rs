@@ -218,7 +218,7 @@ fn every_mix_of_segments_is_written_as_a_naive_writer_would() {
     let source = dir.path().join("source");
     std::fs::write(&source, &memory).unwrap();
     let source = Source::open(&source).unwrap();
-    for round in 0..150 {
+    for round in 0..60 {
         let folder = dir.path().join(format!("round {round}"));
         let finished = Arc::new(AtomicU64::new(0));
         let files: Vec<_> = (0..1 + rng.below(3))
@@ -278,6 +278,26 @@ fn large_spans_go_through_the_kernel_and_come_out_the_same() {
         let written = execute(one(file), dir.path(), &options).unwrap();
         let expected = [&[1; 100], &bytes[5..2_000_005], &[2; 3], &bytes[77..2_900_077]].concat();
         assert!(std::fs::read(&written.files[0]).unwrap() == expected, "{kernel_copy:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn many_workers_write_one_file_in_memory() {
+    // Here the workers go different ways to the file, as they meet each other.
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let bytes = Rng(5).bytes(8_000_003);
+    for (threads, chunk) in [(1, 1 << 18), (2, 1 << 18), (4, 1 << 16), (4, 100_000), (3, 1 << 20)] {
+        for _ in 0..5 {
+            let mut file = fixed("target", b"head");
+            let segment = file.push_data(Data::Borrowed(&bytes), "w", true).unwrap();
+            file.push_late(4, Box::new(move |d| Ok(d.crc32(segment)?.to_le_bytes().to_vec()))).unwrap();
+            let mut options = fast();
+            (options.threads, options.chunk_bytes, options.overwrite) = (Some(threads), chunk, true);
+            let written = execute(one(file), dir.path(), &options).unwrap();
+            let expected = [b"head", &bytes[..], &crc32fast::hash(&bytes).to_le_bytes()].concat();
+            assert!(std::fs::read(&written.files[0]).unwrap() == expected, "{threads} × {chunk}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use crate::error::Result;
 use crate::tensor::zeroed;
 
 /// The alignment of a buffer, in bytes: a page, so that the kernel copies whole pages.
-const PAGE: usize = 4096;
+pub(super) const PAGE: usize = 4096;
 
 /// A buffer that begins on a page.
 pub(super) struct Buffer {

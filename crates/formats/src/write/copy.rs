@@ -6,8 +6,9 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::buffer::{Buffer, is_zero};
+use super::buffer::{Buffer, PAGE, is_zero};
 use super::execute::{ExecuteOptions, KernelCopy, Observer};
+use super::kernel::FileSystem;
 use super::plan::{Content, Digests, FilePlan, Fill};
 use super::stage::refused;
 use super::{kernel, position};
@@ -18,6 +19,9 @@ use crate::tensor::Data;
 /// Spans shorter than this are read and written with what surrounds them, in one call.
 const KERNEL_SPAN: u64 = 128 << 10;
 
+/// Writes shorter than this are not worth a map.
+const MAPPED: usize = 64 << 10;
+
 /// How many readers a worker asks for their last checks at a time.
 const FINISH: u64 = 64;
 
@@ -26,6 +30,8 @@ pub(super) struct Copier<'o> {
     workers: Vec<Worker>,
     chunk: u64,
     kernel: AtomicBool,
+    /// Whether a worker that finds another one writing goes through a map.
+    map: bool,
     observer: Option<&'o dyn Observer>,
 }
 
@@ -67,11 +73,14 @@ struct Job<'j, 'a> {
     needed: u64,
     chunk: u64,
     kernel: &'j AtomicBool,
+    map: bool,
+    /// Whether a worker is writing at a position, which on a file system in memory keeps the others waiting.
+    writing: AtomicBool,
     observer: Option<&'j dyn Observer>,
 }
 
 impl<'o> Copier<'o> {
-    pub(super) fn new(options: &ExecuteOptions<'o>, copies_itself: bool) -> Result<Self> {
+    pub(super) fn new(options: &ExecuteOptions<'o>, system: FileSystem) -> Result<Self> {
         let threads = match (cfg!(feature = "parallel"), options.threads) {
             (false, _) => 1,
             (true, Some(n)) => n.clamp(1, 256),
@@ -80,7 +89,7 @@ impl<'o> Copier<'o> {
         let chunk = options.chunk_bytes.max(1);
         let worker = |_| Ok(Worker { buffer: Buffer::new(chunk)?, parts: Vec::new() });
         let kernel = match options.kernel_copy {
-            KernelCopy::Auto => copies_itself,
+            KernelCopy::Auto => system.copies_itself,
             KernelCopy::Always => true,
             KernelCopy::Never => false,
         };
@@ -88,6 +97,7 @@ impl<'o> Copier<'o> {
             workers: (0..threads).map(worker).collect::<Result<_>>()?,
             chunk: chunk as u64,
             kernel: AtomicBool::new(kernel),
+            map: system.in_memory && threads > 1,
             observer: options.observer,
         })
     }
@@ -98,9 +108,18 @@ impl<'o> Copier<'o> {
     pub(super) fn copy(&mut self, plan: FilePlan<'_>, file: &File, target: &Path) -> Result<()> {
         let len = plan.len();
         let (pieces, late) = split(plan);
-        let Self { workers, chunk, kernel, observer } = self;
-        let job =
-            Job { pieces: &pieces, file, target, needed: len, chunk: *chunk, kernel, observer: *observer };
+        let Self { workers, chunk, kernel, map, observer } = self;
+        let job = Job {
+            pieces: &pieces,
+            file,
+            target,
+            needed: len,
+            chunk: *chunk,
+            kernel,
+            map: *map,
+            writing: AtomicBool::new(false),
+            observer: *observer,
+        };
         // The first task is the data that is read from front to back: one worker takes them all, since two
         // tensors of one compressed member, read in turn, would start it over again and again.
         let tasks = 1 + len.div_ceil(job.chunk);
@@ -192,6 +211,22 @@ impl Job<'_, '_> {
         if is_zero(bytes) {
             return Ok(());
         }
+        // Small writes are over before a map is made.
+        if self.map && bytes.len() >= MAPPED && offset.is_multiple_of(PAGE as u64) {
+            if self.writing.swap(true, Ordering::Acquire) {
+                if kernel::write_mapped(self.file, bytes, offset).is_ok() {
+                    return Ok(());
+                }
+            } else {
+                let written = self.write_at(bytes, offset);
+                self.writing.store(false, Ordering::Release);
+                return written;
+            }
+        }
+        self.write_at(bytes, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let written = position::write_all_at(self.file, bytes, offset);
         written.map_err(|e| refused("writing", e, self.target, self.needed).at_offset(offset))
     }

@@ -68,7 +68,8 @@ pub struct ExecuteOptions<'a> {
     pub observer: Option<&'a dyn Observer>,
 }
 
-/// Default of [`ExecuteOptions::chunk_bytes`].
+/// Default of [`ExecuteOptions::chunk_bytes`]: what was read is still in the processor's second-level cache when
+/// it is checksummed and written, and a system call is paid for.
 const CHUNK: usize = 256 << 10;
 
 impl Default for ExecuteOptions<'_> {
@@ -225,7 +226,7 @@ fn write_files(
     folder: &Path,
     options: &ExecuteOptions<'_>,
 ) -> Result<(Vec<Temporary>, Vec<PathBuf>)> {
-    let mut copier = Copier::new(options, kernel::file_system(folder).copies_itself)?;
+    let mut copier = Copier::new(options, kernel::file_system(folder))?;
     let (mut temporaries, mut targets) = (Vec::new(), Vec::new());
     // One after another, so that a set of a thousand shards takes one descriptor and not a thousand.
     for file in plan.files {

@@ -1,5 +1,5 @@
-//! What only Linux offers, each beside a twin for every other system: copying within the kernel, renaming
-//! without replacing, and what kind of file system a folder is on.
+//! What only Linux offers, each beside a twin for every other system: copying within the kernel, writing through
+//! a map, renaming without replacing, and what kind of file system a folder is on.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -13,6 +13,8 @@ use crate::source::FileSpan;
 pub(super) struct FileSystem {
     /// Whether it can share blocks between files or copy on a server.
     pub(super) copies_itself: bool,
+    /// Whether files live in memory, and writing through a map is worth it (see [`write_mapped`]).
+    pub(super) in_memory: bool,
     /// How many bytes can be written at the very most, where that is certain.
     pub(super) free: Option<u64>,
 }
@@ -43,6 +45,33 @@ mod linux {
             )
         };
         u64::try_from(copied).map_err(|_| io::Error::last_os_error())
+    }
+
+    pub(in super::super) fn write_mapped(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let at = libc::off_t::try_from(offset).map_err(|_| invalid())?;
+        // A store beyond the end would be a signal and not an error, so the end is asked for.
+        if bytes.is_empty() || offset.saturating_add(bytes.len() as u64) > file.metadata()?.len() {
+            return Err(invalid());
+        }
+        let (access, fd) = (libc::PROT_READ | libc::PROT_WRITE, file.as_raw_fd());
+        // SAFETY: a new map at an address of the kernel's choice touches no memory that is in use; the
+        // descriptor is open as long as the borrow of the file lives. A wrong offset is an error.
+        let map = unsafe { libc::mmap(std::ptr::null_mut(), bytes.len(), access, libc::MAP_SHARED, fd, at) };
+        if map == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the range is the map that was just made.
+        let populated = unsafe { libc::madvise(map, bytes.len(), libc::MADV_POPULATE_WRITE) };
+        let error = io::Error::last_os_error();
+        if populated == 0 {
+            // SAFETY: the map is writable, as long as `bytes`, and known to nobody else, so the two do not
+            // overlap. All of it lies within the file, and its pages are there: no store meets a full disk.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), map.cast::<u8>(), bytes.len()) };
+        }
+        // SAFETY: the range is that map, and nothing points into it from here on.
+        unsafe { libc::munmap(map, bytes.len()) };
+        if populated == 0 { Ok(()) } else { Err(error) }
     }
 
     pub(in super::super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
@@ -99,6 +128,7 @@ mod linux {
         let plain = matches!(kind, EXT | TMPFS) && blocks != 0;
         FileSystem {
             copies_itself: matches!(kind, BTRFS | XFS | OCFS2 | NFS | SMB2 | CIFS | BCACHEFS | ZFS),
+            in_memory: kind == TMPFS,
             free: plain.then(|| free.saturating_mul(block)),
         }
     }
@@ -112,6 +142,13 @@ mod portable {
     #[cfg(any(test, not(target_os = "linux")))]
     pub(in super::super) fn copy_range(from: FileSpan<'_>, to: &File, at: u64) -> io::Result<u64> {
         let _ = (from, to, at);
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Nothing is written, so the caller writes at a position.
+    #[cfg(any(test, not(target_os = "linux")))]
+    pub(in super::super) fn write_mapped(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let _ = (file, bytes, offset);
         Err(io::ErrorKind::Unsupported.into())
     }
 
@@ -144,6 +181,20 @@ use portable as system;
 /// Whatever the system says; every error means no more than that the caller has to read and write.
 pub(super) fn copy_range(from: FileSpan<'_>, to: &File, at: u64) -> io::Result<u64> {
     system::copy_range(from, to, at)
+}
+
+/// Writes into a file's pages through a map, within the file's length. `offset` is a multiple of the page size.
+///
+/// For files in memory only. There, writing at a position takes the file's lock for as long as pages are
+/// allocated and filled, so that a second thread waits; filling a map needs no such lock. It is the slower way
+/// otherwise, and the way for whoever finds the lock taken.
+///
+/// The file must be this process's own: another process that truncates it meanwhile ends this one by a signal.
+///
+/// # Errors
+/// Whatever the system says; every error means no more than that the caller has to write at a position.
+pub(super) fn write_mapped(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
+    system::write_mapped(file, bytes, offset)
 }
 
 /// Renames, and fails with `AlreadyExists` if the new name is taken.
@@ -181,6 +232,27 @@ mod tests {
             std::fs::create_dir(at("f")).unwrap();
             let refused = rename(&at("f"), &at("e")).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        }
+    }
+
+    #[test]
+    fn writing_through_a_map_writes_or_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        let len = 3 * 4096 + 100;
+        for (offset, n) in [(0, 1), (0, 4096), (4096, 4097), (8192, 4196), (12288, 100), (0, len)] {
+            std::fs::write(&path, vec![1; len]).unwrap();
+            let file = File::options().read(true).write(true).open(&path).unwrap();
+            let mut expected = vec![1; len];
+            assert!(portable::write_mapped(&file, &vec![2; n], offset as u64).is_err());
+            assert_eq!(std::fs::read(&path).unwrap(), expected);
+            if write_mapped(&file, &vec![2; n], offset as u64).is_ok() {
+                expected[offset..offset + n].fill(2);
+            }
+            assert_eq!(std::fs::read(&path).unwrap(), expected);
+            assert!(write_mapped(&file, &vec![2; len + 1 - offset], offset as u64).is_err(), "past the end");
+            assert!(write_mapped(&file, &[2], 1).is_err(), "not at a page");
+            assert_eq!(std::fs::read(&path).unwrap(), expected);
         }
     }
 
