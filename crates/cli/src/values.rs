@@ -3,6 +3,7 @@
 //! A file decides how deep and how wide its values are, and shared parts make ten bytes stand for a billion
 //! lines. So both forms stop at a depth, a number of entries for each container and a total, and say where.
 
+use std::cell::Cell;
 use std::fmt::Write as _;
 
 use weighbridge::value::{Dict, DictKind, Object};
@@ -34,13 +35,16 @@ pub(crate) struct Tree<'a> {
     values: &'a Values,
     bounds: Bounds,
     left: usize,
+    /// How many more entries may be looked at to say what a container holds: a file can refer to one large
+    /// container from a thousand places.
+    looks: Cell<usize>,
     /// The containers around the current value: one of them again is a cycle.
     path: Vec<ValueId>,
 }
 
 impl<'a> Tree<'a> {
     pub(crate) fn new(archive: &'a dyn Archive, values: &'a Values, bounds: Bounds) -> Self {
-        Self { archive, values, bounds, left: bounds.total, path: Vec::new() }
+        Self { archive, values, bounds, left: bounds.total, looks: Cell::new(20_000_000), path: Vec::new() }
     }
 
     /// Adds the tree as indented lines.
@@ -52,8 +56,8 @@ impl<'a> Tree<'a> {
     }
 
     fn text_parts(&mut self, out: &mut String, id: ValueId, level: usize) {
-        let parts = self.labelled_parts(id);
-        if parts.is_empty() || self.inline(id).is_some() {
+        let len = self.len(id);
+        if len == 0 || self.inline(id).is_some() {
             return;
         }
         let indent = level * 2;
@@ -61,47 +65,70 @@ impl<'a> Tree<'a> {
             let _ = writeln!(out, "{:indent$}…", "");
             return;
         }
+        let parts = self.labelled_parts(id, self.shown(len));
         let is_tensor = |(_, v): &(String, ValueId)| matches!(self.values.get(*v), Value::Tensor(_));
-        if !self.bounds.tensors && parts.iter().all(is_tensor) {
+        if !self.bounds.tensors && !parts.is_empty() && parts.iter().all(is_tensor) {
             return;
         }
         self.path.push(id);
-        for (i, (label, part)) in parts.iter().enumerate() {
-            if i >= self.bounds.entries || self.left == 0 {
-                let _ = writeln!(out, "{:indent$}… {} more", "", grouped((parts.len() - i) as u64));
+        let mut shown = 0;
+        for (label, part) in &parts {
+            if self.left == 0 {
                 break;
             }
             self.left -= 1;
+            shown += 1;
             let _ = writeln!(out, "{:indent$}{label}: {}", "", self.headline(*part));
             self.text_parts(out, *part, level + 1);
+        }
+        if shown < len {
+            let _ = writeln!(out, "{:indent$}… {} more", "", grouped((len - shown) as u64));
         }
         self.path.pop();
     }
 
-    /// The parts that a tree shows below a value, each with its label.
-    fn labelled_parts(&self, id: ValueId) -> Vec<(String, ValueId)> {
-        let numbered = |parts: &[ValueId]| -> Vec<(String, ValueId)> {
-            parts.iter().enumerate().map(|(i, v)| (i.to_string(), *v)).collect()
+    /// How many parts a tree shows below a value.
+    fn len(&self, id: ValueId) -> usize {
+        match self.values.get(id) {
+            Value::List(p) | Value::Tuple(p) | Value::Set(p) | Value::FrozenSet(p) => p.len(),
+            Value::Dict(d) => d.entries.len(),
+            Value::Object(o) => {
+                let named = usize::from(self.has_args(o)) + o.kwargs.iter().chain(&o.state).count();
+                named + o.items.len() + o.entries.len()
+            }
+            _ => 0,
+        }
+    }
+
+    fn has_args(&self, object: &Object) -> bool {
+        self.values.sequence(object.args).is_none_or(|args| !args.is_empty())
+    }
+
+    /// The first parts below a value, each with its label.
+    fn labelled_parts(&self, id: ValueId, limit: usize) -> Vec<(String, ValueId)> {
+        let mut parts = Vec::new();
+        let numbered = |parts: &mut Vec<_>, items: &[ValueId]| {
+            let room = limit.saturating_sub(parts.len());
+            parts.extend(items.iter().take(room).enumerate().map(|(i, v)| (i.to_string(), *v)));
         };
-        let keyed = |entries: &[(ValueId, ValueId)]| -> Vec<(String, ValueId)> {
-            entries.iter().map(|(k, v)| (self.key(*k), *v)).collect()
+        let keyed = |parts: &mut Vec<_>, entries: &[(ValueId, ValueId)]| {
+            let room = limit.saturating_sub(parts.len());
+            parts.extend(entries.iter().take(room).map(|(k, v)| (self.key(*k), *v)));
         };
         match self.values.get(id) {
-            Value::List(p) | Value::Tuple(p) | Value::Set(p) | Value::FrozenSet(p) => numbered(p),
-            Value::Dict(d) => keyed(&d.entries),
+            Value::List(p) | Value::Tuple(p) | Value::Set(p) | Value::FrozenSet(p) => numbered(&mut parts, p),
+            Value::Dict(d) => keyed(&mut parts, &d.entries),
             Value::Object(o) => {
-                let mut parts = Vec::new();
-                if self.values.sequence(o.args).is_none_or(|args| !args.is_empty()) {
-                    parts.push(("args".to_owned(), o.args));
-                }
-                parts.extend(o.kwargs.map(|v| ("kwargs".to_owned(), v)));
-                parts.extend(o.state.map(|v| ("state".to_owned(), v)));
-                parts.extend(numbered(&o.items));
-                parts.extend(keyed(&o.entries));
-                parts
+                let args = self.has_args(o).then_some(o.args);
+                let named = [("args", args), ("kwargs", o.kwargs), ("state", o.state)];
+                let named = named.into_iter().filter_map(|(name, part)| Some((name.to_owned(), part?)));
+                parts.extend(named.take(limit));
+                numbered(&mut parts, &o.items);
+                keyed(&mut parts, &o.entries);
             }
-            _ => Vec::new(),
+            _ => {}
         }
+        parts
     }
 
     /// A key as a label: text bare, all else as it is written in Python.
@@ -117,24 +144,26 @@ impl<'a> Tree<'a> {
         if let Some(inline) = self.inline(id) {
             return inline;
         }
-        let many = |what: &str, parts: &[ValueId]| {
-            let tensors = parts.iter().filter(|p| matches!(self.values.get(**p), Value::Tensor(_))).count();
-            match parts.len() {
+        let is_tensor = |id: ValueId| matches!(self.values.get(id), Value::Tensor(_));
+        let many = |what: &str, mut parts: Box<dyn ExactSizeIterator<Item = ValueId> + '_>| {
+            let len = parts.len();
+            let looks = self.looks.get().checked_sub(len);
+            self.looks.set(looks.unwrap_or(0));
+            match len {
                 0 => format!("empty {what}"),
-                n if n == tensors => format!("{what} of {}", count(n as u64, "tensor")),
+                _ if looks.is_some() && parts.all(is_tensor) => {
+                    format!("{what} of {}", count(len as u64, "tensor"))
+                }
                 1 => format!("{what} of 1 entry"),
                 n => format!("{what} of {} entries", grouped(n as u64)),
             }
         };
         match self.values.get(id) {
-            Value::List(p) => many("list", p),
-            Value::Tuple(p) => many("tuple", p),
-            Value::Set(p) => many("set", p),
-            Value::FrozenSet(p) => many("frozenset", p),
-            Value::Dict(d) => {
-                let parts: Vec<_> = d.entries.iter().map(|(_, v)| *v).collect();
-                many(mapping(d), &parts)
-            }
+            Value::List(p) => many("list", Box::new(p.iter().copied())),
+            Value::Tuple(p) => many("tuple", Box::new(p.iter().copied())),
+            Value::Set(p) => many("set", Box::new(p.iter().copied())),
+            Value::FrozenSet(p) => many("frozenset", Box::new(p.iter().copied())),
+            Value::Dict(d) => many(mapping(d), Box::new(d.entries.iter().map(|(_, v)| *v))),
             Value::Object(o) => format!("{} (object, kept as it is described)", self.class(o)),
             _ => "?".into(),
         }
@@ -227,7 +256,7 @@ impl<'a> Tree<'a> {
 
     fn json_container(&mut self, out: &mut Vec<u8>, id: ValueId, container: &'a Value) {
         if self.path.contains(&id) || self.path.len() >= self.bounds.depth || self.left == 0 {
-            let all = self.labelled_parts(id).len() as u64;
+            let all = self.len(id) as u64;
             return tagged(out, "$elided", |out| push_u64(out, all));
         }
         self.path.push(id);
@@ -354,4 +383,41 @@ fn big_int(bytes: &[u8]) -> String {
         let _ = write!(out, "{byte:02x}");
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use weighbridge::MemoryArchive;
+
+    /// A list that holds itself and a thousand times a tuple of 100,000 numbers.
+    fn hostile() -> MemoryArchive<'static> {
+        let mut values = Values::new();
+        let number = values.push(Value::Int(7)).unwrap();
+        let wide = values.push(Value::Tuple(vec![number; 100_000])).unwrap();
+        let root = values.push(Value::List(vec![])).unwrap();
+        let mut deep = root;
+        for _ in 0..10_000 {
+            deep = values.push(Value::Tuple(vec![deep])).unwrap();
+        }
+        let mut items = vec![wide; 1000];
+        items[0] = deep;
+        *values.get_mut(root) = Value::List(items);
+        values.set_root(root);
+        MemoryArchive::new([]).unwrap().with_values(values)
+    }
+
+    #[test]
+    fn depth_width_and_cycles_are_bounded() {
+        let archive = hostile();
+        let values = weighbridge::Archive::values(&archive).unwrap();
+        let bounds = Bounds { depth: 16, entries: 24, total: 200, tensors: false };
+        let mut text = String::new();
+        Tree::new(&archive, values, bounds).push_text(&mut text);
+        assert!(text.lines().count() < 300 && text.contains("… 991 more"), "{text}");
+        let mut json = Vec::new();
+        Tree::new(&archive, values, Bounds { total: 10_000, entries: 256, ..bounds }).push_json(&mut json);
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        assert_eq!(json.as_array().unwrap().last().unwrap()["$elided"], 744);
+    }
 }

@@ -156,10 +156,11 @@ fn push_verdict(out: &mut String, report: &DiffReport, args: &Args) {
         writeln!(out, "equal: {compared} compared{within}")
     } else {
         let different = grouped(report.different.len() as u64);
+        let only = grouped(only as u64);
+        let other = if args.values && !report.other.is_empty() { ", metadata or values differ" } else { "" };
         writeln!(
             out,
-            "different: {compared} compared, {different} of them differ, {} on one side only",
-            grouped(only as u64)
+            "different: {compared} compared, {different} of them differ, {only} on one side only{other}"
         )
     };
     if !report.other.is_empty() && !args.values {

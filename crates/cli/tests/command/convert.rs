@@ -207,6 +207,23 @@ fn choices_that_fit_nothing_are_errors() {
 }
 
 #[test]
+fn shards_stay_below_their_size_and_read_as_one() {
+    let folder = Folder::new();
+    let numbers = f32s(&[1.0; 256]);
+    let names: Vec<String> = (0..10).map(|i| format!("t{i}")).collect();
+    let tensors: Vec<Entry<'_>> =
+        names.iter().map(|n| (n.as_str(), "F32", &[256][..], &numbers[..])).collect();
+    let from = folder.write("in.safetensors", safetensors(&tensors, &[]));
+    let args =
+        ["convert", &from, &folder.path("out"), "--to", "safetensors", "--max-shard-size", "3kB", "--json"];
+    let report = run(&args).expect(0).json();
+    // Two tensors of 1024 bytes fit 3000, so five shards and their index.
+    assert_eq!(report["target"]["files"].as_array().unwrap().len(), 6);
+    run(&["diff", &from, &folder.path("out/model.safetensors.index.json")]).expect(0);
+    run(&["diff", &from, &folder.path("out")]).expect(0);
+}
+
+#[test]
 fn a_checkpoint_tells_its_parts_and_gives_one() {
     let folder = Folder::new();
     let checkpoint = crate::golden("torch").join("checkpoint.pt");
