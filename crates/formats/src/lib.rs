@@ -16,8 +16,11 @@ mod convert;
 mod diff;
 mod dtype;
 mod error;
+// Four modules serve readers of every build and writers of some: not all of them is used in each.
+#[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod flat;
 mod folder;
+#[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod json;
 mod limits;
 #[cfg(feature = "pickle")]
@@ -26,6 +29,7 @@ mod naming;
 pub mod pickle;
 mod probe;
 mod registry;
+#[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod shards;
 mod sniff;
 pub mod source;
@@ -33,6 +37,7 @@ mod tensor;
 mod traits;
 pub mod transform;
 pub mod value;
+#[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod values_json;
 pub mod write;
 #[cfg(feature = "torch")]

@@ -162,6 +162,144 @@ fn a_folder_opens_its_weights_and_says_which() {
     assert_eq!(read.tensor("layer.1.weight").unwrap().data.read_all().unwrap(), [1; 10]);
 }
 
+/// What `all-formats` and `default` turn on, out of the manifest.
+fn features_of(list: &str) -> Vec<&'static str> {
+    let manifest = include_str!("../Cargo.toml");
+    let line = manifest.lines().find_map(|l| l.strip_prefix(list)?.trim().strip_prefix("= [")).unwrap();
+    line.trim_end_matches(']').split(',').map(|f| f.trim().trim_matches('"')).collect()
+}
+
+#[test]
+fn all_formats_is_every_backend_there_is() {
+    let mut ours: Vec<_> = Registry::builtin().formats().iter().map(|f| f.info.feature).collect();
+    // The machine for pickles is a feature of its own, which comes with torch.
+    ours.push("pickle");
+    ours.sort_unstable();
+    ours.dedup();
+    let mut listed = features_of("all-formats");
+    listed.sort_unstable();
+    assert_eq!(ours, listed);
+}
+
+#[cfg(feature = "torch")]
+mod torch {
+    use super::*;
+    use weighbridge_formats::TensorInfo;
+    use weighbridge_formats::value::{Dict, DictKind};
+    use weighbridge_formats::write::{ExecuteOptions, execute};
+
+    /// Writes a file of any format.
+    fn write(archive: &dyn Archive, folder: &Path, name: &str) {
+        let registry = Registry::builtin();
+        let mut options = WriteOptions::default();
+        options.file_name = name.into();
+        let format = registry.for_extension(name).unwrap().info.id;
+        let plan = registry.serializer(format).unwrap().plan(archive, &options).unwrap();
+        execute(plan, folder, &ExecuteOptions::default()).unwrap();
+    }
+
+    fn part(names: &[&str]) -> MemoryArchive<'static> {
+        let tensor = |n: &&str| {
+            Tensor::new(*n, DType::U8, &[n.len() as u64][..], Data::Owned(n.as_bytes().into())).unwrap()
+        };
+        MemoryArchive::new(names.iter().map(tensor)).unwrap()
+    }
+
+    #[test]
+    fn a_sharded_set_of_torch_files_keeps_its_storages_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&part(&["a.w", "b.w"]), dir.path(), "pytorch_model-00001-of-00002.bin");
+        write(&part(&["c.w"]), dir.path(), "pytorch_model-00002-of-00002.bin");
+        let index = r#"{"metadata":{"total_size":9},"weight_map":{
+            "a.w":"pytorch_model-00001-of-00002.bin","b.w":"pytorch_model-00001-of-00002.bin",
+            "c.w":"pytorch_model-00002-of-00002.bin"}}"#;
+        std::fs::write(dir.path().join("pytorch_model.bin.index.json"), index).unwrap();
+        let read = open(dir.path()).unwrap();
+        assert_eq!((read.format(), read.tensors().len()), ("torch", 3));
+        for info in read.tensors() {
+            let view = info.view().unwrap();
+            let bytes = read.tensor(info.name()).unwrap().data.read_all().unwrap();
+            assert_eq!(bytes, info.name().as_bytes());
+            let storage = read.storage_data(view.storage as usize).unwrap().read_all().unwrap();
+            assert!(storage.starts_with(&bytes), "{}", info.name());
+        }
+        let storages: std::collections::BTreeSet<_> =
+            read.tensors().iter().filter_map(TensorInfo::view).map(|v| v.storage).collect();
+        assert_eq!((storages.len(), read.storages().len()), (3, 3));
+        assert!(read.storage_data(3).is_err() && read.data(3).is_err());
+        assert!(!read.notes().iter().any(|n| n.kind == NoteKind::Warning), "{:?}", read.notes());
+
+        let safetensors = tempfile::tempdir().unwrap();
+        write(&*read, safetensors.path(), "model.safetensors");
+        let same = open(safetensors.path()).unwrap();
+        assert_eq!(same.metadata(), [("format".to_owned(), "pt".to_owned())]);
+        assert!(same.values().is_none(), "a flat state dict needs no values");
+        assert_eq!(same.tensor("c.w").unwrap().data.read_all().unwrap(), b"c.w");
+    }
+
+    #[test]
+    fn a_checkpoint_comes_back_from_safetensors_as_it_was() {
+        let mut values = Values::new();
+        let mut push = |value| values.push(value).unwrap();
+        let keys = ["model", "epoch", "a.w", "_metadata"].map(|k| push(Value::Str(k.into())));
+        let (tensor, epoch) = (push(Value::Tensor(0)), push(Value::Int(3)));
+        let attributes =
+            push(Value::Dict(Box::new(Dict { entries: vec![(keys[3], epoch)], ..Dict::default() })));
+        let model = push(Value::Dict(Box::new(Dict {
+            kind: DictKind::Ordered,
+            entries: vec![(keys[2], tensor)],
+            attributes: Some(attributes),
+        })));
+        let root = push(Value::Dict(Box::new(Dict {
+            entries: vec![(keys[0], model), (keys[1], epoch)],
+            ..Dict::default()
+        })));
+        values.set_root(root);
+        let dir = tempfile::tempdir().unwrap();
+        write(&part(&["model.a.w"]).with_values(values), dir.path(), "one.pt");
+        let there = open(&dir.path().join("one.pt")).unwrap();
+        write(&*there, dir.path(), "one.safetensors");
+        let between = open(&dir.path().join("one.safetensors")).unwrap();
+        write(&*between, dir.path(), "two.pt");
+        let back = open(&dir.path().join("two.pt")).unwrap();
+        for archive in [&there, &between, &back] {
+            let values = archive.values().unwrap();
+            let root = values.root().unwrap();
+            assert_eq!(values.entry(root, "epoch").and_then(|e| values.int(e)), Some(3));
+            let model = values.entry(root, "model").unwrap();
+            let dict = values.dict(model).unwrap();
+            assert_eq!((dict.kind, dict.entries.len()), (DictKind::Ordered, 1));
+            assert!(values.entry(dict.attributes.unwrap(), "_metadata").is_some());
+            assert_eq!(archive.tensors()[0].name(), "model.a.w");
+        }
+    }
+
+    #[test]
+    fn a_truncated_torch_file_is_called_a_truncated_download() {
+        let dir = tempfile::tempdir().unwrap();
+        write(&part(&["a.w"]), dir.path(), "x.pt");
+        let bytes = std::fs::read(dir.path().join("x.pt")).unwrap();
+        let path = dir.path().join("cut.pt");
+        std::fs::write(&path, &bytes[..bytes.len() / 2]).unwrap();
+        let error = open(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Malformed);
+        assert!(error.message().contains(&format!("{} bytes are there", bytes.len() / 2)), "{error}");
+        assert!(error.hint().is_some_and(|h| h.contains("fetch it again")));
+    }
+}
+
+/// A build without a backend still knows the format's name.
+#[cfg(not(feature = "torch"))]
+#[test]
+fn a_format_that_is_off_is_named_with_its_feature() {
+    let stream = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.";
+    let registry = Registry::builtin();
+    let error = registry.open(Source::from_bytes(&stream[..]), &ReadOptions::default()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::FormatDisabled);
+    assert_eq!(error.hint(), Some("enable the feature `torch`"));
+    assert!(registry.serializer("torch").map(|_| ()).unwrap_err().kind() == ErrorKind::FormatDisabled);
+}
+
 #[test]
 fn what_is_no_model_is_an_error_with_a_way_out() {
     let registry = Registry::builtin();
@@ -246,7 +384,7 @@ fn the_table_says_what_this_build_does() {
     let registry = Registry::builtin();
     for format in registry.formats() {
         assert_eq!(format.reads(), format.compiled && format.info.reads, "{}", format.info.id);
-        assert!(!format.writes() || format.compiled && format.info.writes, "{}", format.info.id);
+        assert_eq!(format.writes(), format.compiled && format.info.writes, "{}", format.info.id);
         let name = format!("Model.{}", format.info.extensions[0].to_uppercase());
         assert_eq!(registry.for_extension(&name).unwrap().info.id, format.info.id);
     }
