@@ -1,4 +1,5 @@
 //! Files that torch wrote, each against the dump of what torch reads from it.
+#![cfg(feature = "torch")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

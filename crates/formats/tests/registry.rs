@@ -172,10 +172,7 @@ fn features_of(list: &str) -> Vec<&'static str> {
 #[test]
 fn all_formats_is_every_backend_there_is() {
     let mut ours: Vec<_> = Registry::builtin().formats().iter().map(|f| f.info.feature).collect();
-    // The machine for pickles is a feature of its own, which comes with torch.
-    ours.push("pickle");
     ours.sort_unstable();
-    ours.dedup();
     let mut listed = features_of("all-formats");
     listed.sort_unstable();
     assert_eq!(ours, listed);
@@ -389,6 +386,9 @@ fn the_table_says_what_this_build_does() {
         assert_eq!(registry.for_extension(&name).unwrap().info.id, format.info.id);
     }
     assert!(registry.for_extension("model.safetensors.index.json").is_some());
+    for (name, id) in [("x.bin", "torch"), ("x.CKPT", "torch"), ("x.pkl", "pickle"), ("a.b.pth", "torch")] {
+        assert_eq!(registry.for_extension(name).unwrap().info.id, id);
+    }
     assert!(registry.for_extension("safetensors").is_none() && registry.for_extension("x.txt").is_none());
     let error = registry.deserializer("nosuch").map(|_| ()).unwrap_err();
     assert!(error.hint().is_some_and(|h| h.contains("safetensors")));
