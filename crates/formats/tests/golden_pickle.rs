@@ -1,4 +1,5 @@
 //! Pickles that Python wrote: the same values in every protocol, so whatever is read from one is read from all.
+#![cfg(feature = "pickle")]
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
