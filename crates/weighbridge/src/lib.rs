@@ -107,3 +107,8 @@ pub fn convert_with(
 ) -> Result<ConvertReport> {
     formats::convert(&registry(), source.as_ref(), target.as_ref(), options)
 }
+
+/// The examples of the README, compiled and run.
+#[cfg(all(doctest, feature = "safetensors", feature = "torch"))]
+#[doc = include_str!("../../../README.md")]
+pub struct Readme;

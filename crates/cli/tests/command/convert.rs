@@ -93,21 +93,28 @@ fn wrong_targets_and_options_write_nothing() {
     }
 }
 
-/// A file with a hole, so large that the signal comes amid the work.
-#[cfg(unix)]
-#[test]
-fn a_signal_removes_what_was_begun() {
-    let folder = Folder::new();
+/// A file with one tensor that is a hole of zeros.
+fn huge(folder: &Folder, dtype: &str, len: u64) -> String {
     let path = folder.path("huge.safetensors");
-    let len: u64 = 64 << 30;
+    let elements = len / if dtype == "F32" { 4 } else { 1 };
     let mut header =
-        format!("{{\"t\":{{\"dtype\":\"U8\",\"shape\":[{len}],\"data_offsets\":[0,{len}]}}}}").into_bytes();
+        format!("{{\"t\":{{\"dtype\":\"{dtype}\",\"shape\":[{elements}],\"data_offsets\":[0,{len}]}}}}")
+            .into_bytes();
     header.resize(header.len().next_multiple_of(8), b' ');
     let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
     bytes.extend_from_slice(&header);
     let total = bytes.len() as u64 + len;
     std::fs::write(&path, bytes).unwrap();
     std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(total).unwrap();
+    path
+}
+
+/// The file is so large that the signal comes amid the work.
+#[cfg(unix)]
+#[test]
+fn a_signal_removes_what_was_begun() {
+    let folder = Folder::new();
+    let path = huge(&folder, "U8", 64 << 30);
     let child = crate::command(&["convert", &path, &folder.path("out.safetensors"), "--no-fsync"])
         .stderr(std::process::Stdio::piped())
         .spawn()
@@ -259,4 +266,25 @@ fn a_loss_without_leave_is_refused_before_anything_is_written() {
     assert!(allowed.stdout.contains("lost: "), "{}", allowed.stdout);
     let quiet = run(&["convert", dtypes, &to, "--allow-loss", "--force", "--quiet"]).expect(0);
     assert!(quiet.stdout.is_empty() && quiet.stderr.contains("lost: "), "{}", quiet.stderr);
+}
+
+/// The command under a limit on private memory, smaller than the tensor that it casts, writes with checksums and
+/// compares.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_bounded_whatever_the_size() {
+    let folder = Folder::new();
+    let from = huge(&folder, "F32", 144 << 20);
+    let (cast, bin) = (folder.path("cast.safetensors"), folder.path("out.bin"));
+    let limited = |args: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        let script = "ulimit -d 131072 && exec \"$0\" \"$@\"";
+        let output =
+            command.args(["-c", script, env!("CARGO_BIN_EXE_weighbridge")]).args(args).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    limited(&["convert", &from, &cast, "--dtype", "bf16", "--no-fsync"]);
+    limited(&["convert", &from, &bin, "--no-fsync"]);
+    limited(&["diff", &from, &bin]);
+    limited(&["diff", &from, &cast, "--ignore-dtype"]);
 }
