@@ -120,8 +120,8 @@ fn runner(mut command: Command, python: &Path, count: &mut Count) -> Outcome {
 fn summaries(text: &str) -> Option<Count> {
     let mut sum = None;
     for line in text.lines() {
-        let line = line.trim_start();
-        let counts = if line.starts_with("Summary [") {
+        // What a failed test had printed comes indented, and may hold a summary of its own.
+        let counts = if line.starts_with("     Summary [") {
             line.split_once("run:").map(|(_, counts)| counts)
         } else if line.starts_with("test result: ") {
             line.split_once(". ").map(|(_, counts)| counts)
@@ -151,10 +151,11 @@ mod tests {
 
     #[test]
     fn both_runners_summaries_are_added_up() {
-        let text = "\
+        let text = "
      Summary [   0.109s] 22 tests run: 20 passed (1 slow), 1 failed, 1 timed out, 3 skipped
 test result: ok. 8 passed; 0 failed; 2 ignored; 0 measured; 0 filtered out; finished in 0.00s
 test result: FAILED. 1 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.00s
+    test result: FAILED. 0 passed; 1 failed; 0 ignored; as a failed test printed it
 9 passed in a line that no runner prints";
         assert_eq!(summaries(text), Some(Count { passed: 29, failed: 6, skipped: 5 }));
         assert_eq!(summaries("nothing ran"), None);
