@@ -431,6 +431,8 @@ fn copy_plane<const N: usize>(from: &[u8], rows: Dim, columns: Dim, to: &mut [u8
 
 /// A cache line.
 const LINE: usize = 64;
+/// Lines of a source row that are read in one visit.
+const PANEL: usize = 16;
 
 /// Copies a plane whose rows lie together in the source and whose columns lie together in the output: squares of
 /// whole lines, each of which is read once and written once. The square between them lies together in memory,
@@ -440,27 +442,31 @@ fn transpose<const N: usize>(from: &[u8], rows: Dim, columns: Dim, to: &mut [u8]
     let mut square = [[0u8; LINE]; LINE];
     let (row_count, column_count) = (rows.count as usize, columns.count as usize);
     let (row_to, column_from) = (rows.to as usize, columns.from as usize);
-    for row in (0..row_count).step_by(side) {
-        let height = side.min(row_count - row);
+    // Panels of several lines: a visit to a source row, which is a page of its own, reads them one after another.
+    for panel in (0..row_count).step_by(PANEL * side) {
+        let panel_end = row_count.min(panel + PANEL * side);
         for column in (0..column_count).step_by(side) {
             let width = side.min(column_count - column);
-            for (i, line) in square[..width].iter_mut().enumerate() {
-                let at = (column + i) * column_from + row * N;
-                // A copy of a whole line has a known length.
-                match (height == side).then(|| from[at..].first_chunk::<LINE>()).flatten() {
-                    Some(whole) => *line = *whole,
-                    None => line[..height * N].copy_from_slice(&from[at..at + height * N]),
+            for row in (panel..panel_end).step_by(side) {
+                let height = side.min(panel_end - row);
+                for (i, line) in square[..width].iter_mut().enumerate() {
+                    let at = (column + i) * column_from + row * N;
+                    // A copy of a whole line has a known length.
+                    match (height == side).then(|| from[at..].first_chunk::<LINE>()).flatten() {
+                        Some(whole) => *line = *whole,
+                        None => line[..height * N].copy_from_slice(&from[at..at + height * N]),
+                    }
                 }
-            }
-            for i in 0..height {
-                let mut line = [0u8; LINE];
-                for (unit, from) in line.as_chunks_mut::<N>().0.iter_mut().zip(&square[..width]) {
-                    *unit = from.as_chunks::<N>().0[i];
-                }
-                let at = (row + i) * row_to + column * N;
-                match (width == side).then(|| to[at..].first_chunk_mut::<LINE>()).flatten() {
-                    Some(whole) => *whole = line,
-                    None => to[at..at + width * N].copy_from_slice(&line[..width * N]),
+                for i in 0..height {
+                    let mut line = [0u8; LINE];
+                    for (unit, from) in line.as_chunks_mut::<N>().0.iter_mut().zip(&square[..width]) {
+                        *unit = from.as_chunks::<N>().0[i];
+                    }
+                    let at = (row + i) * row_to + column * N;
+                    match (width == side).then(|| to[at..].first_chunk_mut::<LINE>()).flatten() {
+                        Some(whole) => *whole = line,
+                        None => to[at..at + width * N].copy_from_slice(&line[..width * N]),
+                    }
                 }
             }
         }
