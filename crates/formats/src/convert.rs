@@ -266,6 +266,8 @@ struct Target<'a> {
     folder: PathBuf,
     file_name: String,
     format: &'a Format,
+    /// Whether the folder is the target itself, and so is made where it is not there.
+    may_create: bool,
 }
 
 impl<'a> Target<'a> {
@@ -274,7 +276,7 @@ impl<'a> Target<'a> {
         let text = path.to_string_lossy();
         let is_folder = text.ends_with(std::path::is_separator)
             || path.is_dir()
-            || (chosen.is_some() && path.extension().is_none() && !path.is_file());
+            || (chosen.is_some() && path.extension().is_none() && path.symlink_metadata().is_err());
         let this = if is_folder {
             let Some(format) = chosen else {
                 return Err(Error::invalid_options("the target is a folder, and no format is chosen")
@@ -285,7 +287,7 @@ impl<'a> Target<'a> {
                 let what = format!("{} has no usual file name", format.info.name);
                 return Err(Error::invalid_options(what).with_path(path).with_hint("name the file"));
             };
-            Self { folder: path.to_owned(), file_name: name.to_owned(), format }
+            Self { folder: path.to_owned(), file_name: name.to_owned(), format, may_create: true }
         } else {
             let Some(name) = path.file_name().and_then(|n| n.to_str()) else {
                 return Err(Error::invalid_options("the target's name is no text").with_path(path));
@@ -301,7 +303,7 @@ impl<'a> Target<'a> {
                     )));
             };
             let folder = path.parent().map(Path::to_owned).unwrap_or_default();
-            Self { folder, file_name: name.to_owned(), format }
+            Self { folder, file_name: name.to_owned(), format, may_create: false }
         };
         registry.serializer(this.format.info.id).map_err(|e| e.with_path(path))?;
         if !options.overwrite && this.folder.join(&this.file_name).is_file() {
@@ -312,9 +314,9 @@ impl<'a> Target<'a> {
         Ok(this)
     }
 
-    /// Creates the folder where the target is a file below one that is not there; returns what was created.
+    /// Creates the folder if it is the target itself and not there; returns what was created.
     fn create_folder(&self) -> Result<Option<&Path>> {
-        if self.folder.as_os_str().is_empty() || self.folder.is_dir() {
+        if !self.may_create || self.folder.is_dir() {
             return Ok(None);
         }
         std::fs::create_dir(&self.folder).map_err(|e| {

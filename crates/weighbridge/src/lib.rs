@@ -94,7 +94,7 @@ pub fn convert(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Con
 /// let mut options = ConvertOptions::default();
 /// options.dtype = Some(DType::Bf16);
 /// options.write.max_shard_size = Some(5_000_000_000);
-/// weighbridge::convert_with("model.safetensors", "small/model.safetensors", &options)?;
+/// weighbridge::convert_with("model.safetensors", "small.safetensors", &options)?;
 /// # Ok::<(), weighbridge::Error>(())
 /// ```
 ///

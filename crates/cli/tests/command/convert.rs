@@ -83,7 +83,9 @@ fn wrong_targets_and_options_write_nothing() {
         &["convert", &from, &out, "--dtype", "f33"],
         &["convert", &from, &out, "--rename", "no-equals-sign"],
         &["convert", &from, &out, "--max-shard-size", "5 parsecs"],
-        &["convert", &from, &folder.path("absent/below/out.safetensors")],
+        &["convert", &from, &folder.path("absent/out.safetensors")],
+        &["convert", &from, &folder.path("absent/below/"), "--to", "safetensors"],
+        &["convert", &from, "/dev/null", "--to", "safetensors", "--force"],
         &["convert", &folder.path("absent"), &out],
     ];
     for args in cases {
