@@ -122,3 +122,25 @@ fn a_reader_that_goes_away_is_no_error() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
 }
+
+#[test]
+fn shared_storage_and_values_of_a_checkpoint_are_shown() {
+    let torch = golden("torch");
+    let path = |name: &str| torch.join(name).to_str().unwrap().to_owned();
+    let views = run(&["inspect", &path("views.pt"), "--json"]).expect(0).json();
+    let dump = std::fs::read(torch.join("views.pt.json")).unwrap();
+    let dump: serde_json::Value = serde_json::from_slice(&dump).unwrap();
+    let groups = views["shared"].as_array().unwrap();
+    assert!(!groups.is_empty());
+    for group in groups {
+        let storage = |name: &serde_json::Value| &dump[name.as_str().unwrap()]["storage"];
+        assert!(group.as_array().unwrap().iter().all(|n| storage(n) == storage(&group[0])), "{group}");
+    }
+    assert!(groups.iter().any(|g| g.to_string().contains("\"tied\"") && g.to_string().contains("\"base\"")));
+
+    let values = &run(&["inspect", &path("checkpoint.pt"), "--json"]).expect(0).json()["values"];
+    assert_eq!((&values["epoch"], &values["loss"]), (&3.into(), &0.125.into()));
+    assert_eq!(values["model"]["0.weight"], serde_json::json!({ "$tensor": "model.0.weight" }));
+    assert_eq!(values["optimizer"]["state"]["$dict"][0][0], 0);
+    assert_eq!(values["optimizer"]["param_groups"][0]["betas"], serde_json::json!([0.9, 0.999]));
+}
