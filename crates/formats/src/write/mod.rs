@@ -16,7 +16,8 @@
 //! 5. The files are synchronised to the disk, renamed in the plan's order, and the folder synchronised.
 //!
 //! Up to the first rename nothing but temporaries exists, and they are removed when anything fails. A process
-//! that is killed leaves its temporaries, which nothing takes for a model, and the old target untouched. The
+//! that is killed, or aborts on a panic, leaves its temporaries (`.NAME.PID-RANDOM.tmp`), which nothing takes for
+//! a model, and the old target untouched. Where all of a chunk is zero nothing is written and a hole stays. The
 //! source may be the target: an open file stays readable after another has taken its name (on Windows this
 //! needs a file system with POSIX renames, NTFS for one, and a source that is not mapped into memory).
 //!

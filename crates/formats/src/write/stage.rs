@@ -73,7 +73,7 @@ impl Temporary {
             // Beyond what the umask let through. A file system without permissions refuses, which loses nothing.
             let _ = file.set_permissions(std::fs::Permissions::from_mode(old.permissions().mode() & 0o777));
         }
-        let _ = kept;
+        let _ = (kept, options);
         Ok((temporary, file))
     }
 
