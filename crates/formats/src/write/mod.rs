@@ -12,7 +12,7 @@
 //!    done while the chunk is still in the processor's cache. Data that can only be read from front to back
 //!    (a compressed member) is one worker's task, apart from the chunks.
 //! 4. Every tensor's reader gets to check what it could not check before ([`ReadAt::finish`]), and late segments
-//!    are made from the checksums of the data and written in their places.
+//!    are made from the checksums of the data and written in their places, by a small write each.
 //! 5. The files are synchronised to the disk, renamed in the plan's order, and the folder synchronised.
 //!
 //! Up to the first rename nothing but temporaries exists, and they are removed when anything fails. A process
