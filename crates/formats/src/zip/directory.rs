@@ -1,8 +1,10 @@
 //! The central directory of a zip, and its members as readers.
 
-use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
 use std::sync::Arc;
+
+use hashbrown::HashTable;
 
 use super::{
     CENTRAL, CENTRAL_LEN, Checked, END, END64, LOCAL, LOCAL_LEN, LOCATOR64, inflate::Inflate, u16_at, u32_at,
@@ -33,7 +35,9 @@ pub(crate) struct ZipArchive {
     source: Source,
     directory: Vec<u8>,
     entries: Vec<Entry>,
-    by_name: HashMap<Box<str>, u32>,
+    /// Numbers of entries by the hash of their names, which stand in the directory.
+    by_name: HashTable<u32>,
+    hasher: RandomState,
 }
 
 /// Flag bits that make a member unreadable here: encryption, patch data, strong encryption, masked headers.
@@ -54,20 +58,31 @@ impl ZipArchive {
         }
         let entries = parse(&directory, &place)?;
         check_overlaps(&entries, place.offset)?;
-        let mut zip = Self { source: source.clone(), directory, entries, by_name: HashMap::new() };
+        let mut zip = Self {
+            source: source.clone(),
+            directory,
+            entries,
+            by_name: HashTable::new(),
+            hasher: RandomState::new(),
+        };
         zip.index()?;
         Ok(zip)
     }
 
     fn index(&mut self) -> Result<()> {
-        let mut by_name = HashMap::with_capacity(self.entries.len());
+        let mut by_name = HashTable::with_capacity(self.entries.len());
         for (i, entry) in self.entries.iter().enumerate() {
             let name = self.checked_name(entry)?;
-            if by_name.insert(Box::from(name), i as u32).is_some() {
-                let what = format!(
-                    "the zip has two members named {name:?}: readers would disagree which one counts"
-                );
-                return Err(Error::unsafe_content(what).at_offset(entry.header));
+            let same = |&other: &u32| self.name(&self.entries[other as usize]) == name;
+            let hash = |&other: &u32| self.hasher.hash_one(self.name(&self.entries[other as usize]));
+            match by_name.entry(self.hasher.hash_one(name), same, hash) {
+                hashbrown::hash_table::Entry::Vacant(place) => _ = place.insert(i as u32),
+                hashbrown::hash_table::Entry::Occupied(_) => {
+                    let what = format!(
+                        "the zip has two members named {name:?}: readers would disagree which one counts"
+                    );
+                    return Err(Error::unsafe_content(what).at_offset(entry.header));
+                }
             }
         }
         self.by_name = by_name;
@@ -102,7 +117,8 @@ impl ZipArchive {
 
     /// The member of a name.
     pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
-        self.by_name.get(name).and_then(|&i| self.entries.get(i as usize))
+        let same = |&i: &u32| self.name(&self.entries[i as usize]) == name;
+        self.by_name.find(self.hasher.hash_one(name), same).and_then(|&i| self.entries.get(i as usize))
     }
 
     /// A member's content as a reader that checks the CRC-32 once all of it has been read.

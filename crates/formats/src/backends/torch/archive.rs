@@ -32,7 +32,7 @@ pub(super) struct TorchArchive {
     /// view in `tensors`: no writer could store them as part of their storage.
     lazy: BTreeMap<usize, (View, Lazy)>,
     storages: Vec<StorageInfo>,
-    keys: Vec<Box<str>>,
+    keys: Vec<Arc<str>>,
     /// The unit in bytes to swap, per storage, of a big-endian file.
     swap: Option<Vec<u64>>,
     readers: Vec<OnceLock<Data<'static>>>,

@@ -4,6 +4,9 @@
 //! (`persistent_load`), and files that torch wrote.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use smallvec::SmallVec;
 
 use super::dtypes::{StorageClass, dtype_named, storage_class};
 use crate::archive::Note;
@@ -16,7 +19,7 @@ use crate::value::{Object, Value, ValueId, Values};
 /// A storage that the pickle names.
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
-    pub key: Box<str>,
+    pub key: Arc<str>,
     /// `None` once two references give it different classes.
     pub class: Option<StorageClass>,
     /// Its bytes by what the references say.
@@ -63,6 +66,9 @@ pub(super) struct Rebuilt {
     pub notes: Vec<Note>,
 }
 
+/// The arguments of a call, copied out of the arena without an allocation.
+type Args = SmallVec<[ValueId; 8]>;
+
 /// A reference to a storage: which, and from which element on (views of storages in old files).
 #[derive(Clone, Copy)]
 struct StorageAt {
@@ -74,7 +80,7 @@ struct StorageAt {
 struct Rebuilder<'l> {
     values: Values,
     storages: Vec<Storage>,
-    by_key: HashMap<Box<str>, u32>,
+    by_key: HashMap<Arc<str>, u32>,
     tensors: Vec<RawTensor>,
     /// Per value, the storage reference that a persistent id is, as an index into `references` plus 1.
     reference_of: Vec<u32>,
@@ -143,8 +149,8 @@ fn bad(what: impl Into<String>) -> Error {
 impl Rebuilder<'_> {
     /// Reads `('storage', class, key, location, numel[, view])` or `('module', class, file, source)`.
     fn persistent(&mut self, id: ValueId, pid: ValueId) -> Result<()> {
-        let parts: Vec<ValueId> = match self.values.get(pid) {
-            Value::Tuple(parts) => parts.clone(),
+        let parts: Args = match self.values.get(pid) {
+            Value::Tuple(parts) => Args::from_slice(parts),
             other => {
                 return Err(Error::unsafe_content(format!(
                     "a persistent id that torch never writes: {}",
@@ -230,14 +236,14 @@ impl Rebuilder<'_> {
         match (&*global.module, &*global.name) {
             (UTILS, "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => {
                 let v3 = global.name.ends_with("v3");
-                let args = args.clone();
+                let args = Args::from_slice(args);
                 let mut raw = self.tensor(&args, v3)?;
                 raw.requires_grad = args.get(4).is_some_and(|&a| *self.values.get(a) == Value::Bool(true));
                 self.put(id, raw);
             }
             (UTILS, "_rebuild_parameter" | "_rebuild_parameter_with_state")
             | ("torch.nn.parameter", "Parameter") => {
-                let args = args.clone();
+                let args = Args::from_slice(args);
                 self.parameter(id, &args);
             }
             (UTILS, "_rebuild_device_tensor_from_cpu_tensor") => {
@@ -248,15 +254,15 @@ impl Rebuilder<'_> {
                 }
             }
             (UTILS, "_rebuild_qtensor") => {
-                let args = args.clone();
+                let args = Args::from_slice(args);
                 self.quantized(id, &args)?;
             }
             (UTILS, "_rebuild_meta_tensor_no_storage") => {
-                let args = args.clone();
+                let args = Args::from_slice(args);
                 self.meta_tensor(id, &args)?;
             }
             ("torch._tensor", "_rebuild_from_type_v2" | "_rebuild_from_type") => {
-                let args = args.clone();
+                let args = Args::from_slice(args);
                 self.subclass(id, &args)?;
             }
             _ => {}
@@ -534,9 +540,9 @@ impl Rebuilder<'_> {
         self.values.push(value)
     }
 
-    fn key(&self, id: ValueId) -> Result<Box<str>> {
+    fn key(&self, id: ValueId) -> Result<Arc<str>> {
         match self.values.get(id) {
-            Value::Str(s) => Ok(s.clone()),
+            Value::Str(s) => Ok(Arc::from(&**s)),
             Value::Int(i) => Ok(i.to_string().into()),
             other => Err(bad(format!("a storage's key is {}", kind_of(other)))),
         }
