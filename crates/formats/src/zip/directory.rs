@@ -90,7 +90,7 @@ impl ZipArchive {
     }
 
     fn checked_name(&self, entry: &Entry) -> Result<&str> {
-        let bytes = &self.directory[entry.name.start as usize..entry.name.end as usize];
+        let bytes = self.name_bytes(entry);
         let name = std::str::from_utf8(bytes).map_err(|_| {
             Error::unsupported(format!("the member name {:?} is not UTF-8", String::from_utf8_lossy(bytes)))
                 .at_offset(entry.header)
@@ -111,20 +111,40 @@ impl ZipArchive {
 
     /// A member's name.
     pub(crate) fn name(&self, entry: &Entry) -> &str {
-        let bytes = &self.directory[entry.name.start as usize..entry.name.end as usize];
+        let bytes = self.name_bytes(entry);
         std::str::from_utf8(bytes).unwrap_or_default()
     }
 
     /// The member of a name.
     pub(crate) fn find(&self, name: &str) -> Option<&Entry> {
-        let same = |&i: &u32| self.name(&self.entries[i as usize]) == name;
-        self.by_name.find(self.hasher.hash_one(name), same).and_then(|&i| self.entries.get(i as usize))
+        let mut nowhere = self.entries.len();
+        self.find_near(name, &mut nowhere)
+    }
+
+    /// As [`ZipArchive::find`], where the member is likely to be the one with the number in `next`; that is set to
+    /// the number behind the one found.
+    pub(crate) fn find_near(&self, name: &str, next: &mut usize) -> Option<&Entry> {
+        let likely = self.entries.get(*next).filter(|e| self.name_bytes(e) == name.as_bytes());
+        let found = match likely {
+            Some(entry) => entry,
+            None => {
+                let same = |&i: &u32| self.name(&self.entries[i as usize]) == name;
+                *next = *self.by_name.find(self.hasher.hash_one(name), same)? as usize;
+                self.entries.get(*next)?
+            }
+        };
+        *next += 1;
+        Some(found)
+    }
+
+    fn name_bytes(&self, entry: &Entry) -> &[u8] {
+        &self.directory[entry.name.start as usize..entry.name.end as usize]
     }
 
     /// A member's content as a reader that checks the CRC-32 once all of it has been read.
     pub(crate) fn reader(&self, entry: &Entry) -> Result<Arc<dyn ReadAt>> {
         let at = |e: Error| e.at_offset(entry.header);
-        let name = &self.directory[entry.name.start as usize..entry.name.end as usize];
+        let name = self.name_bytes(entry);
         let mut local = vec![0; LOCAL_LEN as usize + name.len()];
         self.source.reader().read_at(entry.header, &mut local).map_err(at)?;
         if u32_at(&local, 0) != LOCAL {

@@ -70,7 +70,8 @@ impl TorchArchive {
         let (mut tensors, mut lazy) = (Vec::with_capacity(named.len()), BTreeMap::new());
         for name in named {
             let raw = &raw[name.raw as usize];
-            let view = View { storage: raw.storage, offset: raw.offset, strides: raw.strides.clone() };
+            let view =
+                View { storage: raw.storage, offset: raw.offset, strides: raw.strides.as_deref().cloned() };
             let info = TensorInfo::new(name.name, raw.dtype, raw.shape.clone())?;
             let info = info.with_flags(raw.requires_grad, raw.parameter);
             if raw.lazy == Lazy::None {

@@ -92,11 +92,11 @@ pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
         Box::new(move |wanted| {
             let mut entries = Vec::with_capacity(wanted.len());
             let mut name = format!("{root}data/");
-            let prefix = name.len();
+            let (prefix, mut next) = (name.len(), 0);
             for &(key, bytes) in wanted {
                 name.truncate(prefix);
                 name.push_str(key);
-                let Some(entry) = zip.find(&name) else {
+                let Some(entry) = zip.find_near(&name, &mut next) else {
                     return Err(Error::malformed(format!(
                         "the pickle names storage {key:?}, and there is no member {name:?}"
                     )));

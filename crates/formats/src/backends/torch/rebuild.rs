@@ -33,7 +33,7 @@ pub(super) struct RawTensor {
     pub offset: u64,
     pub shape: Shape,
     /// `None` if contiguous.
-    pub strides: Option<Shape>,
+    pub strides: Option<Box<Shape>>,
     pub dtype: DType,
     pub requires_grad: bool,
     pub parameter: bool,
@@ -80,7 +80,10 @@ struct StorageAt {
 struct Rebuilder<'l> {
     values: Values,
     storages: Vec<Storage>,
+    /// Storages by their keys, where these are not what torch writes today: the numbers from 0 on.
     by_key: HashMap<Arc<str>, u32>,
+    /// Storages by these numbers.
+    by_number: Vec<u32>,
     tensors: Vec<RawTensor>,
     /// Per value, the storage reference that a persistent id is, as an index into `references` plus 1.
     reference_of: Vec<u32>,
@@ -97,12 +100,13 @@ const UTILS: &str = "torch._utils";
 /// Finds every tensor that the values describe.
 pub(super) fn rebuild(values: Values, limits: &Limits) -> Result<Rebuilt> {
     let reference_of = vec![0; values.len()];
-    // A tensor's description takes some sixteen values, so this many storages can be expected.
-    let expected = values.len() / 16;
+    // A tensor's description takes some eleven values, so this many storages can be expected.
+    let expected = values.len() / 10;
     let mut r = Rebuilder {
         values,
         storages: Vec::with_capacity(expected),
-        by_key: HashMap::with_capacity(expected),
+        by_key: HashMap::new(),
+        by_number: Vec::with_capacity(expected),
         tensors: Vec::with_capacity(expected),
         reference_of,
         references: Vec::with_capacity(expected),
@@ -201,8 +205,8 @@ impl Rebuilder<'_> {
             Value::Str(s) if &**s != "cpu" => Some(s.clone()),
             _ => None,
         };
-        let storage = match self.by_key.get(&key) {
-            Some(&known) => {
+        let storage = match self.known(&key) {
+            Some(known) => {
                 let storage = &mut self.storages[known as usize];
                 storage.bytes = storage.bytes.max(bytes);
                 if storage.class != Some(class) {
@@ -218,7 +222,7 @@ impl Rebuilder<'_> {
                     *self.elsewhere.entry(location).or_default() += 1;
                 }
                 let index = self.storages.len() as u32;
-                self.by_key.insert(key.clone(), index);
+                self.remember(&key, index);
                 self.storages.push(Storage { key, class: Some(class), bytes });
                 index
             }
@@ -226,6 +230,23 @@ impl Rebuilder<'_> {
         self.references.push(StorageAt { storage, base, class });
         self.reference_of[id.index()] = self.references.len() as u32;
         Ok(())
+    }
+
+    /// The storage of a key that has been met.
+    fn known(&self, key: &str) -> Option<u32> {
+        match small_number(key) {
+            Some(n) if n < self.by_number.len() => Some(self.by_number[n]),
+            _ => self.by_key.get(key).copied(),
+        }
+    }
+
+    fn remember(&mut self, key: &Arc<str>, index: u32) {
+        // torch numbers storages as it meets them, so most keys are the next number.
+        if small_number(key) == Some(self.by_number.len()) {
+            self.by_number.push(index);
+        } else {
+            self.by_key.insert(key.clone(), index);
+        }
     }
 
     fn object(&mut self, id: ValueId) -> Result<()> {
@@ -501,7 +522,7 @@ impl Rebuilder<'_> {
         offset: u64,
         shape: &[u64],
         strides: Shape,
-    ) -> Result<Option<Shape>> {
+    ) -> Result<Option<Box<Shape>>> {
         let storage = &self.storages[storage as usize];
         let elements = element_count(shape).ok_or_else(|| bad(format!("shape {shape:?} overflows")))?;
         if elements == 0 {
@@ -524,7 +545,7 @@ impl Rebuilder<'_> {
         let row_major = contiguous_strides(shape);
         let contiguous =
             shape.iter().zip(strides.iter().zip(&row_major)).all(|(&d, (a, b))| d == 1 || a == b);
-        Ok(if contiguous { None } else { Some(strides) })
+        Ok(if contiguous { None } else { Some(Box::new(strides)) })
     }
 
     fn reference(&self, id: ValueId) -> Option<StorageAt> {
@@ -573,6 +594,13 @@ impl Rebuilder<'_> {
     fn is_size(&self, object: &Object) -> bool {
         self.values.global(object.class).is_some_and(|g| g.is("torch", "Size"))
     }
+}
+
+/// The number that a key is, if it is written as torch writes numbers.
+fn small_number(key: &str) -> Option<usize> {
+    let plain =
+        key.len() <= 9 && key.bytes().all(|b| b.is_ascii_digit()) && (key == "0" || !key.starts_with('0'));
+    if plain { key.parse().ok() } else { None }
 }
 
 /// What a value is, for an error.
