@@ -1,6 +1,6 @@
 //! The dotted names of tensors: the path to each through dicts, sequences, modules and what torch builds.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -49,16 +49,18 @@ pub(crate) fn name_tensors(values: &mut Values, limits: &Limits) -> Result<(Vec<
     // Most files are trees with a tensor nearly everywhere. Where walking them costs more than that, parts
     // without tensors are left out: such are the files in which ten lists stand for a billion.
     let cheap = values.len() as u64 * 4 + 1000;
+    // One tensor that many paths lead to has as many names, so two kilobytes could have billions of them: what naming
+    // costs is held to a multiple of the values.
+    let most = (values.len() as u64).saturating_mul(16).saturating_add(20_000).min(limits.values);
     let walked = match Walk::new(values, limits, None, cheap).run(root)? {
         Some(walked) => Some(walked),
         None => {
             let leads = leads_to_tensor(values);
-            Walk::new(values, limits, Some(&leads), limits.values).run(root)?
+            Walk::new(values, limits, Some(&leads), most).run(root)?
         }
     };
     let Some((named, renamed, slots)) = walked else {
-        let what =
-            format!("naming the tensors takes more than {} steps or {} levels", limits.values, limits.depth);
+        let what = format!("naming the tensors takes more than {most} steps or {} levels", limits.depth);
         return Err(Error::limit(what));
     };
     renumber(values, &named, &slots)?;
@@ -110,6 +112,10 @@ struct Walk<'a> {
     on_path: Vec<bool>,
     path: String,
     seen: HashSet<Arc<str>>,
+    /// The next number for a path that several tensors have.
+    numbers: HashMap<Arc<str>, u32>,
+    /// How many more bytes all names may have together.
+    text: usize,
     named: Vec<Named>,
     slots: Vec<Slot>,
     renamed: bool,
@@ -117,6 +123,10 @@ struct Walk<'a> {
 
 /// Names, whether some were told apart by a number, and where each tensor stands.
 type Walked = (Vec<Named>, bool, Vec<Slot>);
+
+/// The bytes that all names may have together: so many, and so many for each value.
+const FREE_NAME_BYTES: usize = 16 << 20;
+const NAME_BYTES: usize = 512;
 
 /// The longest name, in bytes.
 const LONGEST: usize = 1 << 16;
@@ -133,6 +143,8 @@ impl<'a> Walk<'a> {
             on_path: vec![false; values.len()],
             path: String::new(),
             seen: HashSet::with_capacity(values.len() / 16),
+            numbers: HashMap::new(),
+            text: values.len().saturating_mul(NAME_BYTES).saturating_add(FREE_NAME_BYTES),
             named: Vec::new(),
             slots: Vec::new(),
             renamed: false,
@@ -170,6 +182,8 @@ impl<'a> Walk<'a> {
                 return Ok(None);
             }
             if let Value::Tensor(raw) = *self.values.get(id) {
+                let Some(left) = self.text.checked_sub(self.path.len()) else { return Ok(None) };
+                self.text = left;
                 let name = self.unique();
                 self.named.push(Named { name, raw });
                 self.slots.push(slot);
@@ -220,11 +234,15 @@ impl<'a> Walk<'a> {
 
     fn unique(&mut self) -> Arc<str> {
         let mut name: Arc<str> = self.path.as_str().into();
-        let mut n = 2;
+        if self.seen.insert(name.clone()) {
+            return name;
+        }
+        // Each path counts on from its last number: trying them all for each tensor would be quadratic.
+        self.renamed = true;
+        let next = self.numbers.entry(name.clone()).or_insert(2);
         while !self.seen.insert(name.clone()) {
-            name = format!("{}#{n}", self.path).into();
-            n += 1;
-            self.renamed = true;
+            name = format!("{}#{next}", self.path).into();
+            *next += 1;
         }
         name
     }

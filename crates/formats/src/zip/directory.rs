@@ -172,13 +172,13 @@ impl ZipArchive {
 
     /// A member's content in memory, checked.
     pub(crate) fn read(&self, entry: &Entry, limits: &Limits) -> Result<Vec<u8>> {
-        if entry.size > limits.header_bytes {
-            let what = format!(
-                "member {:?} has {} bytes; the limit is {}",
-                self.name(entry),
-                entry.size,
-                limits.header_bytes
-            );
+        // What is stored is no longer than the file; what is deflated may be a thousand times as long.
+        let most = match entry.method {
+            0 => limits.header_bytes,
+            _ => limits.header_bytes.min(limits.inflated_bytes.max(entry.compressed)),
+        };
+        if entry.size > most {
+            let what = format!("member {:?} has {} bytes; the limit is {most}", self.name(entry), entry.size);
             return Err(Error::limit(what).at_offset(entry.header));
         }
         let reader = self.reader(entry)?;

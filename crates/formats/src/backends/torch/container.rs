@@ -45,6 +45,12 @@ impl Storages for Members {
 pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
     let zip = ZipArchive::open(&source, limits)?;
     let root = find_root(&zip)?;
+    // A storage's header is checked when the storage is read. The others are few, and which of them are there
+    // counts: without its `byteorder`, a big-endian file would be read as little-endian.
+    let data = format!("{root}data/");
+    for entry in zip.entries().iter().filter(|e| !zip.name(e).starts_with(&data)) {
+        zip.reader(entry)?;
+    }
     let member = |name: &str| zip.find(&format!("{root}{name}"));
     let small = |name: &str| -> Result<Option<String>> {
         let Some(entry) = member(name) else { return Ok(None) };
