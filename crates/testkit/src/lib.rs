@@ -12,3 +12,11 @@ pub mod random;
 pub mod readers;
 pub mod write;
 pub mod zip;
+
+/// Decodes a pickle under the default limits.
+///
+/// # Errors
+/// What the machine says.
+pub fn decode(bytes: &[u8]) -> weighbridge_formats::Result<weighbridge_formats::pickle::Decoded> {
+    weighbridge_formats::pickle::decode(bytes, &weighbridge_formats::Limits::default())
+}
