@@ -7,6 +7,7 @@
 mod input;
 mod memo;
 mod objects;
+mod recent;
 mod stack;
 
 use std::collections::HashMap;
@@ -58,11 +59,15 @@ pub(super) struct Machine<'a> {
     copied: u64,
     singles: Singles,
     small: [Option<ValueId>; 256],
+    /// Integers and tuples of integers that were met, by a hash: a model's shapes repeat.
+    recent: Recent,
     /// GLOBAL's lines, both with their ends, as they stand in the file.
     lines: HashMap<&'a [u8], ValueId>,
     /// STACK_GLOBAL's operands.
     pairs: HashMap<(ValueId, ValueId), ValueId>,
 }
+
+use recent::Recent;
 
 /// Values that need to exist once only.
 #[derive(Default)]
@@ -96,6 +101,7 @@ impl<'a> Machine<'a> {
             copied: 0,
             singles: Singles::default(),
             small: [None; 256],
+            recent: Recent::default(),
             lines: HashMap::new(),
             pairs: HashMap::new(),
         }
@@ -140,16 +146,16 @@ impl<'a> Machine<'a> {
                 }
                 BININT2 => {
                     let n = u16::from_le_bytes(self.array()?);
-                    self.push(Value::Int(n.into()))?;
+                    self.push_int(n.into())?;
                 }
                 BININT => {
                     let n = i32::from_le_bytes(self.array()?);
-                    self.push(Value::Int(n.into()))?;
+                    self.push_int(n.into())?;
                 }
                 MARK => self.marks.push(self.stack.len()),
                 TUPLE => {
-                    let items = self.popped_to_mark()?;
-                    self.push_tuple(items)?;
+                    let at = self.pop_mark()?;
+                    self.tuple_from(at)?;
                 }
                 EMPTY_TUPLE => self.push_tuple(Vec::new())?,
                 TUPLE1 => self.tuple_of(1)?,

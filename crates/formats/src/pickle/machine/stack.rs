@@ -1,6 +1,7 @@
 //! The stack, the memo, and what moves values between them.
 
 use super::super::text;
+use super::recent::Recent;
 use super::{Machine, Singles};
 use crate::value::{Construct, Dict, Object};
 use crate::{ErrorKind, Result, Value, ValueId};
@@ -188,9 +189,34 @@ impl<'a> Machine<'a> {
 
     pub(super) fn tuple_of(&mut self, n: usize) -> Result<()> {
         let at = self.below(n)?;
-        let items = self.stack[at..].to_vec();
+        self.tuple_from(at)
+    }
+
+    /// Makes a tuple of the stack above `at`, or finds one of the same integers.
+    pub(super) fn tuple_from(&mut self, at: usize) -> Result<()> {
+        let items = &self.stack[at..];
+        if let Some(known) = self.recent.tuple(&self.values, items) {
+            self.stack.truncate(at);
+            self.stack.push(known);
+            return Ok(());
+        }
+        let items = items.to_vec();
         self.stack.truncate(at);
-        self.push_tuple(items)
+        let slot = self.recent.slot_of(&self.values, &items);
+        self.push_tuple(items)?;
+        self.recent.keep(slot, self.top()?);
+        Ok(())
+    }
+
+    /// Pushes an integer, or one of the same number that is there already.
+    pub(super) fn push_int(&mut self, n: i64) -> Result<()> {
+        if let Some(known) = self.recent.int(&self.values, n) {
+            self.stack.push(known);
+            return Ok(());
+        }
+        let id = self.push(Value::Int(n))?;
+        self.recent.keep(Some(Recent::slot_of_int(n)), id);
+        Ok(())
     }
 
     /// Takes keys and values from the stack above `at`.
