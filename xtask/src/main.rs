@@ -9,6 +9,7 @@ mod deny;
 mod feature;
 mod fixtures;
 mod interop;
+mod large;
 mod roundtrip;
 mod setup;
 mod test;
@@ -27,6 +28,8 @@ cargo xtask <task>
   demo                       a real PyTorch checkpoint to safetensors, and the proof that nothing changed
   roundtrip [--formats A,B]  every pair of formats over the golden files, there and back
   interop                    the real models, converted both ways and compared by torch and safetensors
+  large [--gib N] [--release]
+                             a sparse file of 20 GiB cast, and 1.5 GiB there and back, in 128 MiB of memory
   fixtures [--write]         make the golden files anew and compare; --write replaces the committed ones
   features                   each feature alone, none and all of them through clippy
   tidy                       the rules that no compiler checks
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         "features" => feature::run(rest),
         "demo" => interop::demo(rest),
         "interop" => interop::run(rest),
+        "large" => large::run(rest),
         "fixtures" => fixtures::run(rest),
         "help" | "--help" | "-h" => {
             print!("{HELP}");

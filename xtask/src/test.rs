@@ -5,7 +5,7 @@
 
 use crate::Outcome;
 use crate::command::{cargo, run as run_command, spelled, watched};
-use crate::{deny, feature, interop, roundtrip, setup, tidy};
+use crate::{deny, feature, interop, large, roundtrip, setup, tidy};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     ("deny", |_, _| deny::run(&[])),
     ("roundtrip", |_, _| roundtrip::run(&[])),
     ("interop", |_, _| interop::run(&[])),
+    ("large", |_, _| large::run(&[])),
 ];
 
 /// The task.
