@@ -47,13 +47,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     make_full(&full, bytes)?;
     convert(&weighbridge, &[path(&full), path(&bin)], bytes)?;
     convert(&weighbridge, &[path(&bin), path(&back)], bytes)?;
-    let different = first_difference(&full, &back, bytes)?;
-    match different {
-        None => {
-            println!("large: {gib} GiB cast, 1.5 GiB there and back, each within 128 MiB of private memory")
-        }
-        Some(at) => return Err(format!("1.5 GiB came back with another byte at {at} from the end").into()),
+    if let Some(at) = first_difference(&full, &back, bytes)? {
+        return Err(format!("1.5 GiB came back with another byte in the MiB at {at} from the end").into());
     }
+    println!("large: {gib} GiB cast, 1.5 GiB there and back, each within 128 MiB of private memory");
     Ok(())
 }
 
