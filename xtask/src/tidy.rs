@@ -19,6 +19,7 @@ const LONG: &[(&str, &str)] = &[];
 /// Where `unsafe` code may stand, and for what.
 const UNSAFE: &[(&str, &str)] = &[
     ("benches/peers/src/main.rs", "maps the benchmark's own files for other crates"),
+    ("crates/cli/src/heap.rs", "sets the parameters of the C library's allocator"),
     ("crates/formats/src/source/map.rs", "maps a file"),
     ("crates/formats/src/source/mod.rs", "hands the promise of a mapped file on to the caller"),
     ("crates/formats/src/transform/kernels/simd.rs", "calls loops compiled for what the machine has"),

@@ -2,6 +2,7 @@
 
 mod commands;
 mod exit;
+mod heap;
 mod output;
 mod progress;
 mod values;

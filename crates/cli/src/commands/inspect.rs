@@ -40,6 +40,7 @@ const HEAD: usize = 30;
 const TAIL: usize = 10;
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    crate::heap::prepare(&args.path);
     let mut archive = weighbridge::open(&args.path)?;
     if let Some(part) = &args.select {
         archive = Box::new(Select::new(archive, part).map_err(|e| e.with_path(&args.path))?);

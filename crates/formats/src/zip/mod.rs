@@ -10,7 +10,7 @@ mod directory;
 mod inflate;
 
 pub(crate) use checked::Checked;
-pub(crate) use directory::{Entry, ZipArchive};
+pub(crate) use directory::ZipArchive;
 
 /// `PK\x03\x04`, before each member.
 pub(crate) const LOCAL: u32 = 0x0403_4b50;

@@ -11,7 +11,7 @@ use crate::limits::Limits;
 use crate::pickle;
 use crate::probe::Confidence;
 use crate::source::{ReadAt, Source};
-use crate::zip::{Entry, ZipArchive};
+use crate::zip::ZipArchive;
 
 /// The newest container version that torch reads and writes today.
 const NEWEST: u32 = 10;
@@ -29,12 +29,13 @@ pub(super) fn sniff(names: &[String]) -> Confidence {
 /// The members that hold the storages.
 struct Members {
     zip: ZipArchive,
-    entries: Vec<Entry>,
+    /// Numbers of the members in the zip's directory.
+    entries: Vec<u32>,
 }
 
 impl Storages for Members {
     fn reader(&self, index: usize) -> Result<Arc<dyn ReadAt>> {
-        match self.entries.get(index) {
+        match self.entries.get(index).and_then(|&i| self.zip.entries().get(i as usize)) {
             Some(entry) => self.zip.reader(entry),
             None => Err(Error::not_found(format!("there is no storage number {index}"))),
         }
@@ -112,7 +113,7 @@ pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
                         format!("member {name:?} has {} bytes, and the pickle says {bytes}", entry.size);
                     return Err(Error::malformed(what).at_offset(entry.header));
                 }
-                entries.push(entry.clone());
+                entries.push((next - 1) as u32);
             }
             Ok(Box::new(Members { zip, entries }))
         }),
