@@ -8,33 +8,41 @@
 
 /// From this size of a file on, in bytes.
 const LARGE: u64 = 4 << 20;
-/// The step in which memory is taken, in bytes.
-#[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
-const STEP: i32 = 32 << 20;
 
 /// Prepares the heap for the listing of a file, if it is large.
 pub(crate) fn prepare(path: &std::path::Path) {
-    if std::fs::metadata(path).is_ok_and(|m| m.len() >= LARGE) {
-        take_large_steps();
+    if let Ok(meta) = std::fs::metadata(path)
+        && meta.len() >= LARGE
+    {
+        // A listing takes some five times the header's length, and no header is longer than its file.
+        take_large_steps(meta.len().saturating_mul(5));
     }
 }
 
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
-fn take_large_steps() {
+fn take_large_steps(wanted: u64) {
     const HUGE: usize = 2 << 20;
-    // SAFETY: mallopt sets parameters of the allocator, before any other thread runs. The block is freed where it
+    const MOST_MAPPED: i32 = 32 << 20;
+    let step = wanted.clamp(32 << 20, 512 << 20) as i32;
+    // SAFETY: getrlimit writes one rlimit, which is plain integers. mallopt sets parameters of the allocator, before any other thread runs. The block is freed where it
     // was taken. sbrk(0) only asks where the heap ends; the range below it is the heap's own, since the block's
     // allocation has just extended it by a step, and MADV_HUGEPAGE changes no content. Failures change nothing.
     unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, STEP);
+        let mut limit = std::mem::zeroed::<libc::rlimit>();
+        for resource in [libc::RLIMIT_DATA, libc::RLIMIT_AS] {
+            if libc::getrlimit(resource, &mut limit) != 0 || limit.rlim_cur != libc::RLIM_INFINITY {
+                return;
+            }
+        }
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MOST_MAPPED);
         libc::mallopt(libc::M_TRIM_THRESHOLD, i32::MAX);
-        libc::mallopt(libc::M_TOP_PAD, STEP);
+        libc::mallopt(libc::M_TOP_PAD, step);
         let block = libc::malloc(1 << 18);
         if block.is_null() {
             return;
         }
         let (start, end) = ((block as usize).next_multiple_of(HUGE), libc::sbrk(0) as usize);
-        if end > start && end - start <= 2 * STEP as usize {
+        if end > start && end - start <= 2 * step as usize {
             libc::madvise(start as *mut libc::c_void, (end - start) / HUGE * HUGE, libc::MADV_HUGEPAGE);
         }
         libc::free(block);
@@ -42,4 +50,4 @@ fn take_large_steps() {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64")))]
-fn take_large_steps() {}
+fn take_large_steps(_: u64) {}
