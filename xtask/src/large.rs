@@ -1,9 +1,10 @@
 //! `cargo xtask large [--gib N] [--release]`: conversions of files larger than memory may be, within 128 MiB.
 //!
-//! A sparse safetensors file of N GiB (20 unless told otherwise) of F32 is cast to F16, and a torch file of 1.5 GiB
-//! becomes safetensors, both by the command under `prlimit --data=134217728`, which bounds private memory whatever is
-//! mapped. What is written is then looked at: its length, and the numbers at the ends of its tensors. The engine
-//! leaves holes where all is zero, so the sparse conversion takes little disk on a file system that has holes.
+//! A sparse safetensors file of N GiB (20 unless told otherwise) of F32 is cast to F16, directly and by way of a torch
+//! file; and 1.5 GiB without holes go to torch and back. The command runs under `prlimit --data=134217728`, which
+//! bounds private memory whatever is mapped. What is written is then looked at: its length, and the numbers at the
+//! ends of its tensors, or all of it. The engine leaves holes where all is zero, so the sparse conversions take little
+//! disk on a file system that has holes; it wants room for the whole file all the same.
 
 use crate::Outcome;
 use crate::command::{build, command, done, spelled, take_flag, take_value, target};
@@ -37,7 +38,15 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     convert(&weighbridge, &[path(&sparse), path(&half), "--dtype", "f16"], gib << 30)?;
     check_half(&half, gib << 29)?;
     fs::remove_file(&half)?;
+    // The same by way of a torch file, whose members and directory need 64-bit fields past 4 GiB.
+    let torch = work.join("sparse.bin");
+    room(work, gib << 30)?;
+    convert(&weighbridge, &[path(&sparse), path(&torch)], gib << 30)?;
     fs::remove_file(&sparse)?;
+    convert(&weighbridge, &[path(&torch), path(&half), "--dtype", "f16"], gib << 30)?;
+    check_half(&half, gib << 29)?;
+    fs::remove_file(&half)?;
+    fs::remove_file(&torch)?;
 
     // Every byte of this one is real. Its torch file is made by the command, which the other tests hold against torch.
     let bytes = 3u64 << 29;
@@ -50,7 +59,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     if let Some(at) = first_difference(&full, &back, bytes)? {
         return Err(format!("1.5 GiB came back with another byte in the MiB at {at} from the end").into());
     }
-    println!("large: {gib} GiB cast, 1.5 GiB there and back, each within 128 MiB of private memory");
+    println!(
+        "large: {gib} GiB cast, from safetensors and from torch, 1.5 GiB there and back, each within 128 MiB of private memory"
+    );
     Ok(())
 }
 
