@@ -48,7 +48,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     // The process ends with this, so taking a large archive apart would be a tenth of the work for nothing.
     let archive: &dyn Archive = Box::leak(archive);
     if args.json {
-        output::emit(&json(archive, args))?;
+        print_json(archive, args)?;
     } else {
         output::emit(text(archive, args).as_bytes())?;
     }
@@ -92,9 +92,12 @@ fn shared(archive: &dyn Archive) -> Vec<Vec<&str>> {
     groups.into_values().collect()
 }
 
-fn json(archive: &dyn Archive, args: &Args) -> Vec<u8> {
-    let tensors = archive.tensors();
-    let mut out = Vec::with_capacity(512 + tensors.len() * 128);
+/// How much is gathered before it is written: a million tensors make a hundred megabytes of text.
+const PIECE: usize = 64 << 10;
+
+/// Prints the JSON object in pieces. Everything that can fail has been done when the first is printed.
+fn print_json(archive: &dyn Archive, args: &Args) -> Result<()> {
+    let mut out = Vec::with_capacity(2 * PIECE);
     out.extend_from_slice(b"{\"format\":");
     push_json_str(&mut out, archive.format());
     out.extend_from_slice(b",\"variety\":");
@@ -102,17 +105,23 @@ fn json(archive: &dyn Archive, args: &Args) -> Vec<u8> {
     out.extend_from_slice(b",\"files\":");
     push_array(&mut out, archive.files(), |out, f| push_json_str(out, &f.to_string_lossy()));
     out.extend_from_slice(b",\"tensors\":");
-    push_array(&mut out, tensors, |out, t| {
+    for (i, t) in archive.tensors().iter().enumerate() {
+        out.extend_from_slice(if i == 0 { b"[" } else { b"," });
         out.extend_from_slice(b"{\"name\":");
-        push_json_str(out, t.name());
+        push_json_str(&mut out, t.name());
         out.extend_from_slice(b",\"dtype\":\"");
         out.extend_from_slice(t.dtype().name().as_bytes());
         out.extend_from_slice(b"\",\"shape\":");
-        push_array(out, t.shape(), |out, d| push_u64(out, *d));
+        push_array(&mut out, t.shape(), |out, d| push_u64(out, *d));
         out.extend_from_slice(b",\"bytes\":");
-        push_u64(out, t.bytes());
+        push_u64(&mut out, t.bytes());
         out.push(b'}');
-    });
+        if out.len() >= PIECE {
+            output::emit(&out)?;
+            out.clear();
+        }
+    }
+    out.extend_from_slice(if archive.tensors().is_empty() { &b"[]"[..] } else { b"]" });
     out.extend_from_slice(b",\"parameters\":");
     push_u64(&mut out, archive.parameters());
     out.extend_from_slice(b",\"bytes\":");
@@ -141,7 +150,7 @@ fn json(archive: &dyn Archive, args: &Args) -> Vec<u8> {
     out.extend_from_slice(b",\"shared\":");
     push_array(&mut out, shared(archive), |out, group| push_array(out, group, push_json_str));
     out.extend_from_slice(format!(",\"notes\":{}}}\n", output::notes_json(archive.notes())).as_bytes());
-    out
+    output::emit(&out)
 }
 
 fn text(archive: &dyn Archive, args: &Args) -> String {
