@@ -20,6 +20,14 @@ pub(crate) fn listed(names: impl IntoIterator<Item = String>) -> String {
     out.join(", ")
 }
 
+/// How many values are no tensors, in words.
+pub(crate) fn others(count: usize) -> String {
+    match count {
+        1 => "1 value that is no tensor".into(),
+        n => format!("{n} values that are no tensors"),
+    }
+}
+
 /// Whether values are nothing but a dict of all tensors by their names, which the tensors say themselves.
 pub(crate) fn is_plain(values: &Values, tensors: &[TensorInfo]) -> bool {
     let Some(root) = values.root() else { return true };
@@ -132,7 +140,8 @@ pub(crate) fn stored_twice(archive: &dyn Archive) -> Option<String> {
     }
     (count > 0).then(|| {
         format!(
-            "{count} storages are shared, and each tensor is written in full, {bytes} bytes twice: {text}"
+            "{count} {}, and each tensor is written in full, {bytes} bytes twice: {text}",
+            if count == 1 { "storage is shared" } else { "storages are shared" }
         )
     })
 }

@@ -125,8 +125,8 @@ impl ShardedArchive {
                 if left.count > 0 {
                     let named = flat::listed(left.paths);
                     self.notes.push(Note::warning(format!(
-                        "{file}: {} values that are no tensors are not part of the set: {named}",
-                        left.count
+                        "{file}: {} and so no part of the set: {named}",
+                        flat::others(left.count)
                     )));
                 }
             }

@@ -1,7 +1,7 @@
 //! safetensors: a length, a JSON header, and the tensors' bytes without gaps.
 //!
 //! The layout is that of the reference implementation, the `safetensors` crate 0.8, and so is what is refused;
-//! what this reader refuses beyond it is said in [`header`].
+//! what this reader refuses beyond it is said in `header`.
 
 #[cfg(feature = "safetensors")]
 mod header;

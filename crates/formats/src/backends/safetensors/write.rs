@@ -110,7 +110,7 @@ fn values(
     if options.values == ValuesPolicy::Drop {
         notes.push(Note::changed(match left.count {
             0 => "tensors stand under their dotted names, without the containers around them".to_owned(),
-            n => format!("{n} values that are no tensors are left out, as asked: {named}"),
+            n => format!("left out, as asked, {}: {named}", flat::others(n)),
         }));
         return Ok(None);
     }
@@ -119,12 +119,13 @@ fn values(
     let name = |i: u32| kept.get(i as usize).filter(|k| **k).map(|_| tensors[i as usize].name());
     if let Some(text) = values_json::encode(values, name, MAX_VALUES) {
         notes.push(Note::changed(format!(
-            "{} values that are no tensors, and the containers around them, are kept as text under {VALUES_KEY:?}",
-            left.count
+            "{}, and the containers around, are kept as text under {VALUES_KEY:?}",
+            flat::others(left.count)
         )));
         return Ok(Some(text));
     }
-    let what = format!("{} values that are no tensors do not fit {MAX_VALUES} bytes: {named}", left.count);
+    let what =
+        format!("more than {MAX_VALUES} bytes would be needed for {}: {named}", flat::others(left.count));
     if !options.allow_loss {
         return Err(Error::invalid_options(what).with_hint(
             "select the part that is wanted, ask for the values to be dropped, or allow the loss",

@@ -53,7 +53,7 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
         plan.notes.push(Note::changed(match left.count {
             0 => "tensors stand under their dotted names, without the containers around them".to_owned(),
             n => {
-                format!("{n} values that are no tensors are left out, as asked: {}", flat::listed(left.paths))
+                format!("left out, as asked, {}: {}", flat::others(n), flat::listed(left.paths))
             }
         }));
     }
