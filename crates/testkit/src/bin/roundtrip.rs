@@ -221,7 +221,7 @@ fn judge(first: &dyn Archive, third: &dyn Archive, notes: &[(NoteKind, String)])
     if described(first) != described(third) {
         found(
             "the values around the tensors",
-            &["values", "tensors are left out", "everything but the tensors"],
+            &["values", "value that is no tensor", "tensors are left out", "everything but the tensors"],
         );
     }
     // A writer may add a line; and the line `format` names the library that a file is made for, so a writer sets
