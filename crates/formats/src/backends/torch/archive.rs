@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use super::dtypes::StorageClass;
 use super::lazy::FlipSigns;
-use super::names::name_tensors;
 use super::rebuild::{Lazy, Rebuilt, rebuild};
 use crate::archive::{Archive, Note, StorageInfo, no_such_tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
+use crate::naming::name_tensors;
 use crate::source::{ReadAt, Source};
 use crate::tensor::{Data, TensorInfo, View};
 use crate::transform::{Strided, SwapBytes, Window};

@@ -83,7 +83,7 @@ pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
     drop(bytes);
     let script = member("constants.pkl").is_some();
     if script {
-        note_constants(&zip, &root, limits, &mut notes)?;
+        note_constants(&zip, &root, &mut notes);
     }
     let kind = if script { "TorchScript archive" } else { "zip container" };
     let order = if big_endian { ", big-endian" } else { "" };
@@ -140,7 +140,7 @@ fn in_pickle(error: Error, member: u64) -> Error {
 }
 
 /// TorchScript keeps tensors that its code uses apart from the weights. They are not read, and that is said.
-fn note_constants(zip: &ZipArchive, root: &str, limits: &Limits, notes: &mut Vec<Note>) -> Result<()> {
+fn note_constants(zip: &ZipArchive, root: &str, notes: &mut Vec<Note>) {
     let prefix = format!("{root}constants/");
     let count = zip.entries().iter().filter(|e| zip.name(e).starts_with(&prefix)).count();
     let code = zip.entries().iter().filter(|e| zip.name(e)[..].starts_with(&format!("{root}code/"))).count();
@@ -152,6 +152,4 @@ fn note_constants(zip: &ZipArchive, root: &str, limits: &Limits, notes: &mut Vec
             "{count} constant tensor(s) belong to the program's code (constants/), not to its weights; they are left out"
         )));
     }
-    let _ = limits;
-    Ok(())
 }

@@ -2,7 +2,7 @@
 //!
 //! - the zip container of torch 1.6 and later, TorchScript archives included (`container`),
 //! - the stream of pickles before that (`legacy`), and the tar of 0.1 (`tar`),
-//! - the values and tensors that their pickles describe (`rebuild`, `names`, `archive`),
+//! - the values and tensors that their pickles describe (`rebuild`, `crate::naming`, `archive`),
 //! - a writer of the zip container, to the byte as torch lays it out (`write`).
 //!
 //! No code is run: a pickle is read by [`crate::pickle`], which builds nothing, and `code/` of a TorchScript
@@ -22,8 +22,6 @@ mod layout;
 mod lazy;
 #[cfg(feature = "torch")]
 mod legacy;
-#[cfg(feature = "torch")]
-mod names;
 #[cfg(feature = "torch")]
 mod read;
 #[cfg(feature = "torch")]
