@@ -123,7 +123,7 @@ fn environment(cache: &Path) -> Outcome<PathBuf> {
     if venv.join(STAMP).exists() {
         return Ok(venv);
     }
-    println!("setup: making the Python environment {} (2.8 GB are fetched, once)", venv.display());
+    println!("setup: making the Python environment {} (3 GB are fetched, once)", venv.display());
     if venv.exists() {
         fs::remove_dir_all(&venv)?;
     }
@@ -148,16 +148,38 @@ fn environment(cache: &Path) -> Outcome<PathBuf> {
             REQUIREMENTS,
         ],
     ))?;
-    run_command(command(&python, &["-m", "pip", "check", "--disable-pip-version-check"]))?;
+    check_environment(&python)?;
     run_command(command(
         &python,
         &[
             "-c",
-            "import numpy, safetensors.torch, torch; print('setup: torch', torch.__version__, 'imports')",
+            "import numpy, safetensors.torch, torch, transformers, tokenizers, sklearn, joblib, lz4.frame; \
+             import bertopic, pytorch_lightning; print('setup: torch', torch.__version__, 'imports')",
         ],
     ))?;
     fs::write(venv.join(STAMP), list)?;
     Ok(venv)
+}
+
+/// Has pip find requirements that are not met. BERTopic's embedders and clustering are left out on purpose.
+fn check_environment(python: &Path) -> Outcome {
+    let found = command(python, &["-m", "pip", "check", "--disable-pip-version-check"]).output()?;
+    let text = String::from_utf8_lossy(&found.stdout);
+    match unmet(&text)[..] {
+        [] => Ok(()),
+        ref lines => Err(format!("pip check: {}", lines.join("; ")).into()),
+    }
+}
+
+/// The lines of `pip check` that tell of a fault.
+fn unmet(text: &str) -> Vec<&str> {
+    let left_out = |line: &str| {
+        line.starts_with("bertopic ")
+            && ["hdbscan", "umap-learn", "sentence-transformers", "llvmlite"]
+                .iter()
+                .any(|p| line.contains(&format!("requires {p}, which is not installed")))
+    };
+    text.lines().filter(|l| !l.is_empty() && !l.starts_with("No broken") && !left_out(l)).collect()
 }
 
 /// The Python that makes the environment: `PYTHON` if it is set, else python3, else python.
@@ -274,6 +296,14 @@ mod tests {
             assert!(!name.is_empty() && rest.starts_with(|c: char| c.is_ascii_digit()), "{line}");
             assert!(!rest.contains('*'), "{line}");
         }
+    }
+
+    #[test]
+    fn only_what_bertopic_does_without_may_be_missing() {
+        let known = "bertopic 0.17.4 requires hdbscan, which is not installed.\n";
+        assert!(unmet(known).is_empty() && unmet("No broken requirements found.\n").is_empty());
+        let other = "bertopic 0.17.4 requires numpy, which is not installed.";
+        assert_eq!(unmet(&format!("{known}{other}\n")), [other]);
     }
 
     #[test]

@@ -30,7 +30,9 @@
 //!
 //! # Features
 //! One feature a format: `safetensors`, `torch`, `pickle`; `all-formats` is all of them. `parallel` lets a write
-//! use several threads, `mmap` adds opening by memory map. The default is `safetensors`, `torch`, `parallel`.
+//! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
+//! tokenizer; `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
+//! `torch`, `parallel`, `model`.
 
 use std::path::Path;
 
@@ -46,6 +48,15 @@ pub use formats::{
     Value, ValueDiff, ValueId, Values, ValuesPolicy, View, WriteOptions, diff,
 };
 pub use write::Observer;
+
+#[cfg(feature = "bertopic")]
+pub use weighbridge_bertopic as bertopic;
+#[cfg(feature = "checkpoint")]
+pub use weighbridge_checkpoint as checkpoint;
+#[cfg(feature = "model")]
+pub use weighbridge_model as model;
+#[cfg(feature = "versions")]
+pub use weighbridge_versions as versions;
 
 /// The formats of this build: what [`open`], [`save`] and [`convert`] know.
 pub fn registry() -> Registry {

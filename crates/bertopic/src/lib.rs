@@ -1,0 +1,1 @@
+//! BERTopic's models: directories in all three serializations, read and written without Python.

@@ -1,0 +1,1 @@
+//! Training checkpoints that survive a crash: names, rotation, resume, background saves.

@@ -1,0 +1,1 @@
+//! Versions of models: a registry folder, changelogs drafted from diffs, model cards.
