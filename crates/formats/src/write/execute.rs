@@ -126,60 +126,23 @@ pub fn execute(
         empty if empty.as_os_str().is_empty() => Path::new("."),
         folder => folder,
     };
-    let bytes = begin(&plan, folder, folder, options)?;
+    let bytes = begin(&plan, Names::Plain, folder, folder, options)?;
     let (temporaries, files) = write_files(plan, folder, options)?;
     stage::commit(temporaries, folder, options)?;
     end(options);
     Ok(Written { files, bytes })
 }
 
-/// Writes a plan's files into a folder that does not exist yet, and appears with all of them in it.
-///
-/// # Errors
-/// As [`execute`]; `InvalidOptions` if the folder exists, even with leave to overwrite: replacing would remove
-/// whatever else is in it.
-pub fn execute_folder(
-    plan: WritePlan<'_>,
-    folder: impl AsRef<Path>,
-    options: &ExecuteOptions<'_>,
-) -> Result<Written> {
-    // Without its trailing slashes, a path that a link has is the link and not what it leads to.
-    let folder: PathBuf = folder.as_ref().components().collect();
-    if folder.file_name().is_none() {
-        let what = "this is no name that a new folder can have";
-        return Err(Error::invalid_options(what).with_path(folder));
-    }
-    let taken = || {
-        Error::invalid_options("the folder exists already")
-            .with_path(&folder)
-            .with_hint("choose another name, or move the old folder away")
-    };
-    if std::fs::symlink_metadata(&folder).is_ok() {
-        return Err(taken());
-    }
-    let parent = match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    let bytes = begin(&plan, &folder, parent, options)?;
-    let staged = Temporary::folder(&folder)?;
-    let (temporaries, files) = write_files(plan, staged.path(), options)?;
-    stage::commit(temporaries, staged.path(), options)?;
-    let files = files.iter().filter_map(|f| f.file_name()).map(|name| folder.join(name)).collect();
-    // The folder is new, so what it replaces cannot be meant.
-    let options = ExecuteOptions { overwrite: false, ..options.clone() };
-    stage::commit(vec![staged], parent, &options).map_err(|e| match e.kind() {
-        ErrorKind::InvalidOptions => taken(),
-        _ => e,
-    })?;
-    end(&options);
-    Ok(Written { files, bytes })
-}
-
 /// Checks all that can be checked before a byte is written, and tells the observer; returns the plan's bytes.
 /// `room` is a folder that exists and is on the target's file system.
-fn begin(plan: &WritePlan<'_>, folder: &Path, room: &Path, options: &ExecuteOptions<'_>) -> Result<u64> {
-    check_plan(plan)?;
+pub(super) fn begin(
+    plan: &WritePlan<'_>,
+    names: Names,
+    folder: &Path,
+    room: &Path,
+    options: &ExecuteOptions<'_>,
+) -> Result<u64> {
+    check_plan(plan, names)?;
     for file in &plan.files {
         stage::check_target(&folder.join(&file.name), options.overwrite)?;
     }
@@ -195,19 +158,28 @@ fn begin(plan: &WritePlan<'_>, folder: &Path, room: &Path, options: &ExecuteOpti
     Ok(bytes)
 }
 
-fn end(options: &ExecuteOptions<'_>) {
+pub(super) fn end(options: &ExecuteOptions<'_>) {
     if let Some(observer) = options.observer {
         observer.finished();
     }
 }
 
+/// Which names the files of a plan may have.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Names {
+    /// Of files in the folder itself.
+    Plain,
+    /// Of files in subfolders too, with `/` between.
+    Nested,
+}
+
 /// Holds a plan against its own rules. Segments are laid end to end by construction; what they hold is the
 /// backends' word, which is checked.
-fn check_plan(plan: &WritePlan<'_>) -> Result<()> {
+fn check_plan(plan: &WritePlan<'_>, allowed: Names) -> Result<()> {
     let mut names = HashSet::new();
     for file in &plan.files {
         let name = &*file.name;
-        if !is_plain_relative(name) || name.contains('/') {
+        if !is_plain_relative(name) || allowed == Names::Plain && name.contains('/') {
             let what = format!("{name:?} is no plain file name");
             return Err(Error::invalid_options(what));
         }
@@ -221,7 +193,7 @@ fn check_plan(plan: &WritePlan<'_>) -> Result<()> {
 }
 
 /// Writes every file under a temporary name; returns the temporaries and the targets.
-fn write_files(
+pub(super) fn write_files(
     plan: WritePlan<'_>,
     folder: &Path,
     options: &ExecuteOptions<'_>,

@@ -75,26 +75,32 @@ mod linux {
     }
 
     pub(in super::super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+        rename(from, to, libc::RENAME_NOREPLACE, super::portable::rename_new)
+    }
+
+    pub(in super::super) fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+        rename(a, b, libc::RENAME_EXCHANGE, super::portable::exchange)
+    }
+
+    /// Renames with a flag, or by the twin where the file system or the kernel does not know it.
+    fn rename(
+        from: &Path,
+        to: &Path,
+        flag: libc::c_uint,
+        twin: fn(&Path, &Path) -> io::Result<()>,
+    ) -> io::Result<()> {
         let c = |p: &Path| CString::new(p.as_os_str().as_bytes());
         let (c_from, c_to) = (c(from)?, c(to)?);
+        let here = libc::AT_FDCWD;
         // SAFETY: both paths are C strings that outlive the call; the kernel reads nothing else.
-        let done = unsafe {
-            libc::syscall(
-                libc::SYS_renameat2,
-                libc::AT_FDCWD,
-                c_from.as_ptr(),
-                libc::AT_FDCWD,
-                c_to.as_ptr(),
-                libc::RENAME_NOREPLACE,
-            )
-        };
+        let done =
+            unsafe { libc::syscall(libc::SYS_renameat2, here, c_from.as_ptr(), here, c_to.as_ptr(), flag) };
         if done == 0 {
             return Ok(());
         }
         let error = io::Error::last_os_error();
         match error.raw_os_error() {
-            // The file system or the kernel does not know the flag.
-            Some(libc::EINVAL | libc::ENOSYS) => super::portable::rename_new(from, to),
+            Some(libc::EINVAL | libc::ENOSYS) => twin(from, to),
             _ => Err(error),
         }
     }
@@ -152,6 +158,20 @@ mod portable {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// The old one aside, the new one in, the old one to the new one's name: with a moment in which neither is in
+    /// place. If the second step fails, the first is undone.
+    pub(in super::super) fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+        let mut aside = a.as_os_str().to_owned();
+        aside.push(".old");
+        let aside = std::path::PathBuf::from(aside);
+        std::fs::rename(b, &aside)?;
+        if let Err(e) = std::fs::rename(a, b) {
+            std::fs::rename(&aside, b)?;
+            return Err(e);
+        }
+        std::fs::rename(&aside, a)
+    }
+
     /// A hard link fails if the name is taken, in one step. Folders, and file systems without hard links, get a
     /// look first and then the rename, with a moment between the two.
     pub(in super::super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
@@ -202,6 +222,11 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     system::rename_new(from, to)
 }
 
+/// Gives each of two files or folders the other's name.
+pub(super) fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    system::exchange(a, b)
+}
+
 /// What is known about the file system that a folder is on.
 pub(super) fn file_system(folder: &Path) -> FileSystem {
     system::file_system(folder)
@@ -232,6 +257,24 @@ mod tests {
             std::fs::create_dir(at("f")).unwrap();
             let refused = rename(&at("f"), &at("e")).unwrap_err();
             assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        }
+    }
+
+    #[test]
+    fn an_exchange_swaps_two_folders() {
+        for exchange in [exchange as Rename, portable::exchange] {
+            let dir = tempfile::tempdir().unwrap();
+            let at = |n: &str| dir.path().join(n);
+            for name in ["a", "b"] {
+                std::fs::create_dir(at(name)).unwrap();
+                std::fs::write(at(name).join("x"), name).unwrap();
+            }
+            exchange(&at("a"), &at("b")).unwrap();
+            assert_eq!(std::fs::read(at("a/x")).unwrap(), b"b");
+            assert_eq!(std::fs::read(at("b/x")).unwrap(), b"a");
+            assert!(exchange(&at("missing"), &at("b")).is_err());
+            assert_eq!(std::fs::read(at("b/x")).unwrap(), b"a", "a failure changes nothing");
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
         }
     }
 
