@@ -6,6 +6,8 @@
 #[cfg(feature = "pickle")]
 mod numpy;
 #[cfg(feature = "pickle")]
+mod objects;
+#[cfg(feature = "pickle")]
 mod read;
 #[cfg(all(test, feature = "pickle"))]
 mod tests;
@@ -13,9 +15,11 @@ mod tests;
 mod write;
 
 #[cfg(feature = "pickle")]
+pub use objects::{NUMPY_GLOBALS, new_object, numpy_dtype, numpy_scalar};
+#[cfg(feature = "pickle")]
 pub use read::PickleReader;
 #[cfg(feature = "pickle")]
-pub use write::PickleWriter;
+pub use write::{PickleWriter, plan_objects};
 
 use crate::traits::FormatInfo;
 

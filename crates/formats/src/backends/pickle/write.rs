@@ -11,10 +11,10 @@ use crate::archive::{Archive, Note};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::flat;
-use crate::pickle::{EncodeOptions, Encoder, TensorEncoder, encode_with_payloads};
+use crate::pickle::{EncodeOptions, Encoder, TensorEncoder, encode_with_payloads, is_harmless};
 use crate::source::ReadAt;
 use crate::traits::{FormatInfo, Serializer, ValuesPolicy, WriteOptions};
-use crate::value::{Dict, Value, Values};
+use crate::value::{Dict, Global, Value, Values};
 use crate::write::{FilePlan, WritePlan};
 
 /// The protocol where the caller names none: every Python since 3.4 reads it.
@@ -30,11 +30,34 @@ impl Serializer for PickleWriter {
     }
 
     fn plan<'a>(&self, archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePlan<'a>> {
-        plan(archive, options).map_err(|e| e.with_format(ID))
+        plan(archive, options, &is_harmless).map_err(|e| e.with_format(ID))
     }
 }
 
-fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePlan<'a>> {
+/// As the plan of [`PickleWriter`], where the values may also name the globals that `allow` says yes to: classes of
+/// a library whose objects are to be written, such as `sklearn.feature_extraction.text.CountVectorizer`.
+///
+/// Whoever loads such a pickle with Python imports those modules and calls what is named, with the arguments and
+/// state that the values have. So `allow` should know a few names by heart, and never ask the file that the values
+/// were read from. [`is_harmless`] globals need no leave. [`new_object`](super::new_object),
+/// [`numpy_dtype`](super::numpy_dtype) and [`numpy_scalar`](super::numpy_scalar) build what such objects are made
+/// of; [`NUMPY_GLOBALS`](super::NUMPY_GLOBALS) is what the last two name.
+///
+/// # Errors
+/// As [`Serializer::plan`]; `UnsafeContent` names the first global that is neither harmless nor allowed.
+pub fn plan_objects<'a>(
+    archive: &'a dyn Archive,
+    options: &WriteOptions,
+    allow: &dyn Fn(&Global) -> bool,
+) -> Result<WritePlan<'a>> {
+    plan(archive, options, &|global| is_harmless(global) || allow(global)).map_err(|e| e.with_format(ID))
+}
+
+fn plan<'a>(
+    archive: &'a dyn Archive,
+    options: &WriteOptions,
+    allow_global: &dyn Fn(&Global) -> bool,
+) -> Result<WritePlan<'a>> {
     if options.max_shard_size.is_some_and(|most| archive.bytes() > most) {
         return Err(Error::invalid_options("a pickle is one file and has no shards")
             .with_hint("leave the shard size out, or choose a format with shards"));
@@ -61,7 +84,7 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
     check_all_held(archive, values, options, &mut notes)?;
     let mut arrays =
         Arrays { archive, dtypes: HashMap::new(), in_memory: 0, most: options.limits.header_bytes };
-    let encode = EncodeOptions { protocol, ..EncodeOptions::default() };
+    let encode = EncodeOptions { protocol, allow_global, ..EncodeOptions::default() };
     let encoded = encode_with_payloads(values, root, &encode, &mut arrays).map_err(|e| {
         e.with_hint("leave out the values that are no tensors, or choose a format that holds them")
     })?;
