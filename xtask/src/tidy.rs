@@ -18,6 +18,7 @@ const LONG: &[(&str, &str)] = &[];
 
 /// Where `unsafe` code may stand, and for what.
 const UNSAFE: &[(&str, &str)] = &[
+    ("crates/formats/src/memory.rs", "asking the system for large pages"),
     ("benches/peers/src/main.rs", "maps the benchmark's own files for other crates"),
     ("crates/cli/src/heap.rs", "sets the parameters of the C library's allocator"),
     ("crates/formats/src/source/map.rs", "maps a file"),

@@ -238,6 +238,16 @@ impl<'a> Transformed<'a> {
     }
 }
 
+impl ConvertOptions<'_> {
+    /// The source with the tensors and names that these choices ask for: everything that comes before the cast.
+    ///
+    /// # Errors
+    /// `NotFound` and `InvalidOptions` for choices that fit nothing in the source, or give two tensors one name.
+    pub fn chosen<'a>(&self, source: &'a dyn Archive) -> Result<Box<dyn Archive + 'a>> {
+        chosen(source, self)
+    }
+}
+
 /// The source with the tensors and names that are wanted; casting comes after.
 fn chosen<'a>(source: &'a dyn Archive, options: &ConvertOptions<'_>) -> Result<Box<dyn Archive + 'a>> {
     let mut archive: Box<dyn Archive + 'a> = Box::new(source);

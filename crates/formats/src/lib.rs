@@ -23,6 +23,8 @@ mod folder;
 #[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod json;
 mod limits;
+mod load;
+mod memory;
 #[cfg(feature = "pickle")]
 mod naming;
 #[cfg(feature = "pickle")]
@@ -49,6 +51,7 @@ pub use diff::{DiffOptions, DiffReport, OtherDiff, TensorDiff, ValueDiff, diff};
 pub use dtype::{DType, FloatLayout, Kind, Special};
 pub use error::{Error, ErrorKind, Result};
 pub use limits::Limits;
+pub use load::read_all;
 pub use probe::{Confidence, Probe};
 pub use registry::{Format, Registry};
 pub use source::{Access, FileSpan, ReadAt, Source};

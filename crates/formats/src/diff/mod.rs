@@ -230,11 +230,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn threads(&self) -> usize {
-        if !cfg!(feature = "parallel") {
-            return 1;
-        }
-        let processors = || std::thread::available_parallelism().map_or(1, |n| n.get().min(4));
-        self.options.threads.unwrap_or_else(processors)
+        crate::write::worker_count(self.options.threads)
     }
 
     fn job_bytes(&self, job: &Job) -> u64 {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kernels::{CastKernel, CastStats, Overflow};
 use super::layer::{Layer, archive_of_layer};
+use super::measure::Measure;
 use crate::archive::{Archive, Note};
 use crate::dtype::{DType, Kind};
 use crate::error::{Error, Result};
@@ -21,12 +22,14 @@ pub struct CastOptions {
     pub overflow: Overflow,
     /// Which tensors are cast; all floats where it is `None`.
     pub filter: Option<TensorFilter>,
+    /// Whether [`CastStats::max_relative`] is measured, which decodes what was cast once more.
+    pub measure: bool,
 }
 
 impl CastOptions {
     /// Casts every float tensor, with this choice for values beyond the range.
     pub fn new(overflow: Overflow) -> Self {
-        Self { overflow, filter: None }
+        Self { overflow, ..Self::default() }
     }
 
     /// Casts only tensors that `filter` says yes to.
@@ -83,14 +86,22 @@ struct Job {
     to: DType,
     whole_storage: bool,
     kernel: CastKernel,
+    measure: Option<Measure>,
     stats: Mutex<CastStats>,
 }
 
 impl Job {
-    fn new(info: &TensorInfo, to: DType, overflow: Overflow, whole_storage: bool) -> Option<Arc<Self>> {
+    fn new(
+        info: &TensorInfo,
+        to: DType,
+        overflow: Overflow,
+        measure: bool,
+        whole_storage: bool,
+    ) -> Option<Arc<Self>> {
         let (name, from) = (info.shared_name(), info.dtype());
         let kernel = CastKernel::new(from, to, overflow)?;
-        Some(Arc::new(Self { name, from, to, whole_storage, kernel, stats: Mutex::default() }))
+        let measure = measure.then(|| Measure::new(from, to));
+        Some(Arc::new(Self { name, from, to, whole_storage, kernel, measure, stats: Mutex::default() }))
     }
 }
 
@@ -101,7 +112,7 @@ impl<'a> Cast<'a> {
     /// `InvalidOptions` if `target` is no float, or if a tensor does not fill whole bytes in it. Reading the
     /// tensors fails with `InvalidOptions` for a value that [`Overflow::Error`] refuses.
     pub fn new(inner: Box<dyn Archive + 'a>, target: DType, options: CastOptions) -> Result<Self> {
-        let CastOptions { overflow, filter } = options;
+        let CastOptions { overflow, filter, measure } = options;
         if target.kind() != Kind::Float {
             return Err(Error::invalid_options(format!("a cast needs a float dtype, and {target} is none")));
         }
@@ -118,7 +129,7 @@ impl<'a> Cast<'a> {
                 tensors.push(None);
                 continue;
             }
-            let job = Job::new(info, target, overflow, false);
+            let job = Job::new(info, target, overflow, measure, false);
             let mut cast = info.with_dtype(target).map_err(|_| {
                 let shape = info.shape();
                 let what = format!("elements of shape {shape:?} do not fill whole bytes as {target}");
@@ -149,7 +160,7 @@ impl<'a> Cast<'a> {
             {
                 storage.bytes = storage.bytes / from * to;
                 storage.dtype = storage.dtype.map(|_| target);
-                *slot = Job::new(source, target, overflow, true);
+                *slot = Job::new(source, target, overflow, measure, true);
             }
         }
         if alone > 0 {
@@ -266,6 +277,9 @@ impl CastReader<'_> {
             done.map_err(|refused| {
                 self.refused(at * 8 / self.job.from.bits() + refused.index, refused.value)
             })?;
+            if let Some(measure) = &self.job.measure {
+                stats.max_relative = stats.max_relative.max(measure.worst(source, out));
+            }
             at += len;
         }
         Ok(())

@@ -2,13 +2,15 @@
 //! made when somebody reads it.
 //!
 //! [`Cast`] changes float dtypes, [`Select`] and [`Drop`] leave tensors out, [`Rename`] and [`StripPrefix`] change
-//! names, [`Contiguous`] and [`SplitShared`] take views apart. Each owns the archive that it wraps, so they stack.
+//! names, [`Contiguous`] and [`SplitShared`] take views apart, [`Untie`] and [`Retie`] names of one tensor. Each
+//! owns the archive that it wraps, so they stack.
 //! The values around the tensors stay true: indices are those of the new archive, and a tensor's key follows its
 //! name.
 
 mod cast;
 mod kernels;
 mod layer;
+mod measure;
 mod rename;
 mod select;
 mod share;
@@ -16,6 +18,7 @@ mod strided;
 mod swap;
 #[cfg(test)]
 mod testing;
+mod ties;
 mod tree;
 
 pub use cast::{Cast, CastOptions, TensorCast, TensorFilter};
@@ -25,3 +28,4 @@ pub use select::{Drop, Select};
 pub use share::{Contiguous, SplitShared};
 pub use strided::Strided;
 pub use swap::{SwapBytes, Window};
+pub use ties::{Retie, Tie, Untie, recorded_ties, tied};

@@ -78,15 +78,25 @@ fn select_pattern<'a>(inner: Box<dyn Archive + 'a>, pattern: &str) -> Result<Lay
     Ok(layer)
 }
 
-/// Keeps the tensors that `keep` says, under their names.
+/// Keeps the tensors whose names `keep` says, and has a note on the others.
 fn retain<'a>(inner: Box<dyn Archive + 'a>, keep: impl Fn(&str) -> bool) -> Result<Layer<'a>> {
-    let taken = inner.tensors().iter().enumerate().filter(|(_, t)| keep(t.name()));
-    let (sources, infos): (Vec<usize>, Vec<TensorInfo>) = taken.map(|(i, t)| (i, t.clone())).unzip();
-    let mut layer = Layer::new(inner, infos, sources);
+    let kept: Vec<bool> = inner.tensors().iter().map(|t| keep(t.name())).collect();
+    let mut layer = retain_indices(inner, |i| kept[i])?;
     let left_out = layer.inner.tensors().len() - layer.infos.len();
     if left_out > 0 {
         layer.notes.push(Note::changed(format!("{left_out} tensors are left out, as asked for")));
     }
+    Ok(layer)
+}
+
+/// Keeps the tensors that `keep` says by their index, under their names.
+pub(super) fn retain_indices<'a>(
+    inner: Box<dyn Archive + 'a>,
+    keep: impl Fn(usize) -> bool,
+) -> Result<Layer<'a>> {
+    let taken = inner.tensors().iter().enumerate().filter(|(i, _)| keep(*i));
+    let (sources, infos): (Vec<usize>, Vec<TensorInfo>) = taken.map(|(i, t)| (i, t.clone())).unzip();
+    let mut layer = Layer::new(inner, infos, sources);
     remap_values(&mut layer, None)?;
     Ok(layer)
 }

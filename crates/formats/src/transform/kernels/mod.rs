@@ -58,6 +58,9 @@ pub struct CastStats {
     pub inf_lost: u64,
     /// The largest magnitude of a finite value in the source.
     pub max_abs: f64,
+    /// The largest relative error, `|new - old| / |old|`, of an element that stayed finite and did not become zero.
+    /// 0 where it was not measured (see [`CastOptions::measure`](crate::transform::CastOptions::measure)).
+    pub max_relative: f64,
 }
 
 impl CastStats {
@@ -71,6 +74,7 @@ impl CastStats {
         self.inf += other.inf;
         self.inf_lost += other.inf_lost;
         self.max_abs = self.max_abs.max(other.max_abs);
+        self.max_relative = self.max_relative.max(other.max_relative);
     }
 
     /// Whether nothing but rounding happened.
