@@ -25,9 +25,9 @@ const PREFERENCE: &[(&str, &[&str])] = &[
     ("", &[".bin", ".pt", ".pth"]),
 ];
 
-/// What trainers leave beside the weights.
+/// What trainers leave beside the weights, and vocabularies that old tokenizers keep as pickles.
 const NO_WEIGHTS: &[&str] =
-    &["training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states"];
+    &["training_args", "optimizer", "scheduler", "rng_state", "scaler", "random_states", "vocab"];
 
 /// The file to open, and a line on the choice where there was one.
 ///
@@ -47,12 +47,8 @@ pub(crate) fn choose(registry: &Registry, folder: &Path) -> Result<(PathBuf, Opt
 }
 
 fn pick<'n>(registry: &Registry, names: &'n BTreeSet<String>) -> Result<(&'n str, Option<Note>)> {
-    let weights = |name: &&String| {
-        let lower = name.to_lowercase();
-        !NO_WEIGHTS.iter().any(|n| lower.starts_with(n)) && !is_shard(&lower)
-    };
-    let candidates: Vec<&String> =
-        names.iter().filter(weights).filter(|n| registry.for_extension(n).is_some() || is_known(n)).collect();
+    let weights = |name: &&String| is_weights_name(registry, name) && !is_shard(&name.to_lowercase());
+    let candidates: Vec<&String> = names.iter().filter(weights).collect();
     let mut tied: Vec<&String> = Vec::new();
     let mut chosen = None;
     for (exact, endings) in PREFERENCE {
@@ -97,6 +93,13 @@ fn pick<'n>(registry: &Registry, names: &'n BTreeSet<String>) -> Result<(&'n str
     let there = if names.is_empty() { "no file".into() } else { listed(names.iter().cloned()) };
     Err(Error::not_found(format!("no weights are in the folder; there is {there}"))
         .with_hint("name the file, if it is one of them"))
+}
+
+/// Whether a file is weights, by its name.
+pub(crate) fn is_weights_name(registry: &Registry, name: &str) -> bool {
+    let lower = name.to_lowercase();
+    let beside = NO_WEIGHTS.iter().any(|n| lower.starts_with(n));
+    !beside && (registry.for_extension(name).is_some() || is_known(name))
 }
 
 /// An extension that a folder is searched for even where its backend is off, to say so.

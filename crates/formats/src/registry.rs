@@ -253,6 +253,12 @@ impl Registry {
             None => archive,
         })
     }
+
+    /// Whether a file of a model's folder is weights, by its name: a file of a known format, a shard or an index,
+    /// and not what trainers leave beside them (`training_args.bin`, `optimizer.pt`, …).
+    pub fn is_weights_name(&self, file_name: &str) -> bool {
+        folder::is_weights_name(self, file_name)
+    }
 }
 
 /// Names the file of an error.

@@ -112,30 +112,51 @@ impl<'a> Cast<'a> {
     /// `InvalidOptions` if `target` is no float, or if a tensor does not fill whole bytes in it. Reading the
     /// tensors fails with `InvalidOptions` for a value that [`Overflow::Error`] refuses.
     pub fn new(inner: Box<dyn Archive + 'a>, target: DType, options: CastOptions) -> Result<Self> {
-        let CastOptions { overflow, filter, measure } = options;
         if target.kind() != Kind::Float {
             return Err(Error::invalid_options(format!("a cast needs a float dtype, and {target} is none")));
         }
-        let wanted = |t: &TensorInfo| {
-            let float = t.dtype().kind() == Kind::Float && t.dtype() != target;
-            float && filter.as_ref().is_none_or(|f| f(t))
-        };
-        let whole = castable_storages(&*inner, target, &wanted);
+        let CastOptions { overflow, filter, measure } = options;
+        let filter = |t: &TensorInfo| filter.as_ref().is_none_or(|f| f(t)).then_some(target);
+        Self::by(inner, filter, overflow, measure)
+    }
+
+    /// Casts each float tensor of `inner` to the dtype that `choose` gives it; `None` leaves it as it is. With
+    /// `measure`, [`CastStats::max_relative`] is measured.
+    ///
+    /// # Errors
+    /// As [`Cast::new`].
+    pub fn by(
+        inner: Box<dyn Archive + 'a>,
+        choose: impl Fn(&TensorInfo) -> Option<DType>,
+        overflow: Overflow,
+        measure: bool,
+    ) -> Result<Self> {
         let (mut infos, sources) = Layer::all(&*inner);
+        let mut targets = Vec::with_capacity(infos.len());
+        for info in &infos {
+            let float = info.dtype().kind() == Kind::Float;
+            let target = if float { choose(info).filter(|&d| d != info.dtype()) } else { None };
+            if let Some(other) = target.filter(|d| d.kind() != Kind::Float) {
+                let what = format!("a cast needs a float dtype, and {other} is none");
+                return Err(Error::invalid_options(what).with_tensor(info.name()));
+            }
+            targets.push(target);
+        }
+        let whole = castable_storages(&*inner, &targets);
         let mut tensors = Vec::with_capacity(infos.len());
         let mut alone = 0u64;
-        for info in &mut infos {
-            if !wanted(info) {
+        for (info, target) in infos.iter_mut().zip(targets) {
+            let Some(target) = target else {
                 tensors.push(None);
                 continue;
-            }
+            };
             let job = Job::new(info, target, overflow, measure, false);
             let mut cast = info.with_dtype(target).map_err(|_| {
                 let shape = info.shape();
                 let what = format!("elements of shape {shape:?} do not fill whole bytes as {target}");
                 Error::invalid_options(what).with_tensor(info.name())
             })?;
-            let keeps = |v: &crate::View| whole.get(v.storage as usize).copied().unwrap_or(false);
+            let keeps = |v: &crate::View| whole.get(v.storage as usize).copied().flatten().is_some();
             if cast.view().is_some_and(|v| !keeps(v)) {
                 cast = cast.without_view();
                 alone += 1;
@@ -153,9 +174,9 @@ impl<'a> Cast<'a> {
                 continue;
             };
             let source = &layer.inner.tensors()[*old];
-            let is_whole = layer.storage_sources.get(number).and_then(|&old| whole.get(old));
+            let target = layer.storage_sources.get(number).and_then(|&old| *whole.get(old)?);
             if slot.is_none()
-                && is_whole == Some(&true)
+                && let Some(target) = target
                 && let (Some(from), Some(to)) = (source.dtype().size(), target.size())
             {
                 storage.bytes = storage.bytes / from * to;
@@ -169,15 +190,15 @@ impl<'a> Cast<'a> {
             );
             layer.notes.push(Note::changed(text));
         }
-        let mut counts: Vec<(DType, u64)> = Vec::new();
+        let mut counts: Vec<((DType, DType), u64)> = Vec::new();
         for job in tensors.iter().flatten() {
-            match counts.iter_mut().find(|(from, _)| *from == job.from) {
+            match counts.iter_mut().find(|(pair, _)| *pair == (job.from, job.to)) {
                 Some((_, n)) => *n += 1,
-                None => counts.push((job.from, 1)),
+                None => counts.push(((job.from, job.to), 1)),
             }
         }
-        for (from, n) in counts {
-            layer.notes.push(Note::changed(format!("{n} tensors cast from {from} to {target}")));
+        for ((from, to), n) in counts {
+            layer.notes.push(Note::changed(format!("{n} tensors cast from {from} to {to}")));
         }
         Ok(Self { layer, tensors, storages })
     }
@@ -195,23 +216,22 @@ impl<'a> Cast<'a> {
     }
 }
 
-/// Which storages are cast as a whole: every tensor that views one is cast, from one dtype of whole bytes that is
-/// the storage's own if it says one, and the storage is whole elements.
-fn castable_storages(
-    archive: &dyn Archive,
-    target: DType,
-    wanted: &dyn Fn(&TensorInfo) -> bool,
-) -> Vec<bool> {
+/// The dtype that each storage is cast to as a whole: where every tensor that views it is cast to that one, from
+/// one dtype of whole bytes that is the storage's own if it says one, and the storage is whole elements.
+fn castable_storages(archive: &dyn Archive, targets: &[Option<DType>]) -> Vec<Option<DType>> {
     let mut dtypes: Vec<Option<DType>> = archive.storages().iter().map(|s| s.dtype).collect();
-    let mut whole: Vec<bool> = vec![target.size().is_some(); dtypes.len()];
-    for info in archive.tensors() {
+    // What the tensors that were seen so far agree on; `Some(None)` where they do not.
+    let mut whole: Vec<Option<Option<DType>>> = vec![None; dtypes.len()];
+    for (info, &target) in archive.tensors().iter().zip(targets) {
         let Some(number) = info.view().map(|v| v.storage as usize) else { continue };
         let (Some(dtype), Some(whole)) = (dtypes.get_mut(number), whole.get_mut(number)) else { continue };
         let bytes = archive.storages()[number].bytes;
-        let fits = info.dtype().size().is_some_and(|size| bytes.is_multiple_of(size));
-        *whole &= wanted(info) && fits && *dtype.get_or_insert(info.dtype()) == info.dtype();
+        let fits = info.dtype().size().is_some_and(|size| bytes.is_multiple_of(size))
+            && *dtype.get_or_insert(info.dtype()) == info.dtype();
+        let target = target.filter(|t| fits && t.size().is_some());
+        *whole = Some(if whole.is_none_or(|known| known == target) { target } else { None });
     }
-    whole
+    whole.into_iter().map(Option::flatten).collect()
 }
 
 impl Archive for Cast<'_> {

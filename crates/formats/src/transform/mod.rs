@@ -24,7 +24,7 @@ mod tree;
 pub use cast::{Cast, CastOptions, TensorCast, TensorFilter};
 pub use kernels::{CastKernel, CastStats, Overflow, Refused};
 pub use rename::{Rename, StripPrefix};
-pub use select::{Drop, Select};
+pub use select::{Drop, Select, glob};
 pub use share::{Contiguous, SplitShared};
 pub use strided::Strided;
 pub use swap::{SwapBytes, Window};

@@ -54,8 +54,11 @@ impl<'a> Drop<'a> {
     }
 }
 
-/// A pattern as a regular expression on whole names.
-fn glob(pattern: &str) -> Result<Regex> {
+/// A pattern as a regular expression on whole names: `*` stands for any characters, `?` for one.
+///
+/// # Errors
+/// `InvalidOptions` for a pattern that is too large.
+pub fn glob(pattern: &str) -> Result<Regex> {
     let mut text = String::from("(?s)^");
     for c in pattern.chars() {
         match c {

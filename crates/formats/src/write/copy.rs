@@ -398,7 +398,7 @@ impl Drop for StopOnPanic<'_> {
 }
 /// How many threads work where the caller asked for so many, or left it open: as many as there are processors, at
 /// most four, and one without the feature `parallel`.
-pub(crate) fn worker_count(asked: Option<usize>) -> usize {
+pub fn worker_count(asked: Option<usize>) -> usize {
     match (cfg!(feature = "parallel"), asked) {
         (false, _) => 1,
         (true, Some(n)) => n.clamp(1, 256),

@@ -45,7 +45,7 @@ mod plan;
 mod position;
 mod stage;
 
-pub(crate) use copy::worker_count;
+pub use copy::worker_count;
 pub use execute::{ExecuteOptions, KernelCopy, Observer, Written, execute};
 pub use folder::{execute_folder, replace_folder};
 pub use plan::{Content, Digests, FilePlan, Fill, Segment, WritePlan};
