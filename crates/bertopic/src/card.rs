@@ -48,7 +48,7 @@ pub fn model_card(model: &TopicModel, name: &str) -> String {
         let _ = writeln!(out, "| {id} | {} | {size} | {label} |", cell(&words.join(" - ")));
     }
     out.push_str("\n</details>\n\n## Training hyperparameters\n\n");
-    for (key, value) in model.config.entries() {
+    for (key, value) in model.config.params() {
         if key != "embedding_model" {
             let _ = writeln!(out, "* {key}: {}", python(&value));
         }

@@ -150,7 +150,7 @@ impl Config {
     }
 
     /// The parameters in the order in which BERTopic writes them: sorted, and the embedder behind them.
-    pub(crate) fn entries(&self) -> Vec<(&str, Json)> {
+    pub fn params(&self) -> Vec<(&str, Json)> {
         let list = |texts: &[String]| Json::Array(texts.iter().map(|t| Json::from(&**t)).collect());
         let mut entries = vec![
             ("calculate_probabilities", Json::Bool(self.calculate_probabilities)),
@@ -187,7 +187,7 @@ impl Config {
     pub(crate) fn render(&self) -> Vec<u8> {
         let mut out = Writer::default();
         out.object(|out| {
-            for (key, value) in self.entries() {
+            for (key, value) in self.params() {
                 out.entry(key, |out| out.value(&value));
             }
         });

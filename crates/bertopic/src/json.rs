@@ -93,6 +93,23 @@ impl Json {
     }
 }
 
+/// What JSON proper can hold: a float that is not finite becomes null.
+impl From<Json> for serde_json::Value {
+    fn from(value: Json) -> Self {
+        match value {
+            Json::Null => Self::Null,
+            Json::Bool(b) => b.into(),
+            Json::Number(Number::Int(n)) => n.into(),
+            Json::Number(Number::Float(x)) => x.into(),
+            Json::Str(text) => text.into(),
+            Json::Array(items) => items.into_iter().map(Self::from).collect(),
+            Json::Object(entries) => {
+                entries.into_iter().map(|(key, value)| (key, Self::from(value))).collect()
+            }
+        }
+    }
+}
+
 impl From<&str> for Json {
     fn from(text: &str) -> Self {
         Self::Str(text.to_owned())

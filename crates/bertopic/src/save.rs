@@ -213,11 +213,7 @@ fn is_empty(path: &Path) -> bool {
 }
 
 /// The plan's files and notes, if nothing would be lost without leave.
-fn summary(
-    plan: &WritePlan<'_>,
-    folder: &Path,
-    options: &SaveOptions<'_>,
-) -> Result<Saved> {
+fn summary(plan: &WritePlan<'_>, folder: &Path, options: &SaveOptions<'_>) -> Result<Saved> {
     if !options.allow_loss
         && let Some(lost) = plan.notes.iter().find(|n| n.kind == NoteKind::Lost)
     {

@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
-use crate::commands::{completions, convert, diff, formats, inspect, man};
+use crate::commands::{completions, convert, diff, formats, inspect, man, topics};
 use crate::exit::Exit;
 
 /// Inspect, convert and compare machine-learning model files, without Python and without running what a file says
@@ -31,6 +31,8 @@ enum Command {
     Convert(convert::Args),
     /// Compare two model files, tensor by tensor, across formats
     Diff(diff::Args),
+    /// Assign documents to the topics of a BERTopic model, by their embeddings
+    Topics(topics::Args),
     /// List the formats, and what of each is read and written
     Formats(formats::Args),
     /// Print a shell's completion script
@@ -45,6 +47,7 @@ impl Command {
             Self::Inspect(args) => inspect::run(args),
             Self::Convert(args) => convert::run(args),
             Self::Diff(args) => diff::run(args),
+            Self::Topics(args) => topics::run(args),
             Self::Formats(args) => formats::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
@@ -57,6 +60,7 @@ impl Command {
             Self::Inspect(args) => args.json,
             Self::Convert(args) => args.json,
             Self::Diff(args) => args.json,
+            Self::Topics(args) => args.json,
             Self::Formats(args) => args.json,
             Self::Completions(_) | Self::Man(_) => false,
         }

@@ -4,7 +4,9 @@ use std::cell::Cell;
 use std::path::Path;
 
 use weighbridge_formats::value::{Construct, Global};
-use weighbridge_formats::{Archive, Error, Limits, Note, Registry, Result, Source, Value, ValueId, Values};
+use weighbridge_formats::{
+    Archive, Error, Limits, Note, NoteKind, Registry, Result, Source, Value, ValueId, Values,
+};
 
 use super::{BASE_CLUSTER, BASE_EMBEDDER, BASE_REDUCTION, BERTOPIC};
 use crate::config::Config;
@@ -46,7 +48,8 @@ pub(crate) fn from_archive(archive: &dyn Archive, options: &LoadOptions) -> Resu
             .with_hint("name a directory with topics.json, or what `BERTopic.save` has pickled"));
     };
     let root = values.root().ok_or_else(|| Error::malformed("a pickle without a root"))?;
-    let mut notes: Vec<Note> = archive.notes().to_vec();
+    // That objects are kept as they are described is no news here.
+    let mut notes: Vec<Note> = archive.notes().iter().filter(|n| n.kind > NoteKind::Info).cloned().collect();
     let reader = Reader { archive, values, limits, budget: Cell::new(limits.values) };
     let model = reader.model(root, options.ctfidf, &mut notes)?;
     Ok(Read { model, notes, files: archive.files(), serialization: Serialization::Pickle })

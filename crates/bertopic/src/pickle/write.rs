@@ -94,7 +94,7 @@ impl Builder {
         sklearn: &str,
     ) -> Result<ValueId> {
         let mut state = Vec::new();
-        for (name, value) in config.entries() {
+        for (name, value) in config.params() {
             let value = match (name, value) {
                 ("embedding_model", _) => continue,
                 ("n_gram_range", Json::Array(range)) => self.tuple(&range)?,

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use weighbridge::{CastStats, ConvertOptions, ConvertReport, DType, NoteKind, Result, ValuesPolicy};
 
+use super::topics;
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, parse_size, size};
 use crate::progress::Progress;
@@ -17,6 +18,7 @@ Examples:
   weighbridge convert model.safetensors half.safetensors --dtype f16 --overflow saturate
   weighbridge convert checkpoint.pt weights.safetensors --select model_state_dict --strip-prefix module.
   weighbridge convert pytorch_model.bin out/ --to safetensors --max-shard-size 5GB
+  weighbridge convert my_topics.pickle my_topics/ --serialization safetensors
 
 The steps are applied in this order: select, drop, strip prefix, rename, cast.
 Tensors are cast between float types only; integers and booleans stay as they are.
@@ -62,6 +64,8 @@ pub(crate) struct Args {
     /// The pickle protocol, where the format has pickles
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=5))]
     pickle_protocol: Option<u8>,
+    #[command(flatten)]
+    topics: topics::ConvertArgs,
     /// Do not wait until the files are on the disk
     #[arg(long)]
     no_fsync: bool,
@@ -77,6 +81,20 @@ pub(crate) struct Args {
     /// Print the report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Args {
+    fn common(&self) -> topics::Common<'_> {
+        topics::Common {
+            src: &self.src,
+            dst: &self.dst,
+            force: self.force,
+            quiet: self.quiet,
+            json: self.json,
+            fsync: !self.no_fsync,
+            allow_loss: self.allow_loss,
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -112,6 +130,9 @@ fn parse_pair(text: &str) -> std::result::Result<(String, String), String> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    if let Some(exit) = topics::convert(&args.topics, &args.common(), args.to.is_none())? {
+        return Ok(exit);
+    }
     let progress = Progress::new(args.quiet || args.json);
     let mut options = ConvertOptions::default();
     options.format.clone_from(&args.to);

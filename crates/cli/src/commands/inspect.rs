@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use weighbridge::transform::Select;
 use weighbridge::{Archive, DType, Result, TensorInfo};
 
+use super::topics;
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, push_array, push_json_str, push_u64, shortened, size};
 use crate::values::{Bounds, Tree};
@@ -17,6 +18,7 @@ Examples:
   weighbridge inspect model.safetensors
   weighbridge inspect pytorch_model.bin --json | jq '.tensors[].name'
   weighbridge inspect checkpoint.pt --tree
+  weighbridge inspect my_topics.pickle
   weighbridge inspect checkpoint.pt --select model_state_dict")]
 pub(crate) struct Args {
     /// The file, the index of a sharded set, or a folder that holds a model
@@ -40,8 +42,15 @@ const HEAD: usize = 30;
 const TAIL: usize = 10;
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    let plain = args.select.is_none() && !args.tree;
+    if plain && let Some(exit) = topics::inspect_directory(&args.path, args.json, args.all)? {
+        return Ok(exit);
+    }
     crate::heap::prepare(&args.path);
     let mut archive = weighbridge::open(&args.path)?;
+    if plain && let Some(exit) = topics::inspect_archive(&*archive, args.json, args.all)? {
+        return Ok(exit);
+    }
     if let Some(part) = &args.select {
         archive = Box::new(Select::new(archive, part).map_err(|e| e.with_path(&args.path))?);
     }

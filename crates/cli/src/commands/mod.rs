@@ -6,3 +6,5 @@ pub(crate) mod diff;
 pub(crate) mod formats;
 pub(crate) mod inspect;
 pub(crate) mod man;
+mod npy;
+pub(crate) mod topics;
