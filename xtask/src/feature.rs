@@ -5,8 +5,11 @@ use crate::command::{cargo, done, root, run as run_command};
 use std::fs;
 
 /// The crates whose features users choose, with their folders.
-const CRATES: &[(&str, &str)] =
-    &[("weighbridge-formats", "crates/formats"), ("weighbridge", "crates/weighbridge")];
+const CRATES: &[(&str, &str)] = &[
+    ("weighbridge-formats", "crates/formats"),
+    ("weighbridge-model", "crates/model"),
+    ("weighbridge", "crates/weighbridge"),
+];
 
 /// The task.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -51,7 +54,10 @@ mod tests {
         assert_eq!(names(manifest), ["a", "c-d"]);
         for (_, folder) in CRATES {
             let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
-            assert!(names(&manifest).iter().any(|n| n == "torch"), "{folder}");
+            assert!(
+                names(&manifest).iter().any(|n| ["torch", "tokenizers"].contains(&n.as_str())),
+                "{folder}"
+            );
         }
     }
 }

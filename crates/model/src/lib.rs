@@ -12,6 +12,7 @@ mod names;
 mod precision;
 mod report;
 mod saver;
+pub mod tokenizer;
 
 pub use architecture::{Architecture, architecture};
 pub use config::Config;
