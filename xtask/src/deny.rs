@@ -26,7 +26,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut faults = licences(&packages, &allowed);
     faults.extend(sources(&packages));
     faults.extend(doubled(&packages, &single));
-    faults.extend(advised(&packages, &advisories)?);
+    faults.extend(accepted(advised(&packages, &advisories)?, &list(&policy, "advisories", "ignore")?));
     if !faults.is_empty() {
         return Err(faults.join("\n").into());
     }
@@ -148,6 +148,15 @@ fn advised(packages: &[Package], advisories: &Value) -> Outcome<Vec<String>> {
         }
     }
     Ok(faults)
+}
+
+/// Leaves out the advisories that `deny.toml` accepts, and tells of accepted ones that no longer apply.
+fn accepted(faults: Vec<String>, ids: &[String]) -> Vec<String> {
+    let names = |fault: &str, id: &String| fault.contains(&format!(": {id}: "));
+    let stale = ids.iter().filter(|id| !faults.iter().any(|f| names(f, id)));
+    let stale: Vec<String> =
+        stale.map(|id| format!("deny.toml accepts {id}, and no package has it")).collect();
+    faults.into_iter().filter(|f| !ids.iter().any(|id| names(f, id))).chain(stale).collect()
 }
 
 /// Whether a version lies in a range such as `>=0.6.14, <1.0.0`. Pre-release parts are not looked at.
@@ -332,6 +341,14 @@ mod tests {
         let ids: Vec<&str> = found.iter().filter_map(|f| f.split(": ").nth(1)).collect();
         assert_eq!(ids, ["RUSTSEC-2026-0186", "RUSTSEC-2021-0003", "RUSTSEC-2025-0056"]);
         assert!(advised(&packages, &json!({})).is_err());
+    }
+
+    #[test]
+    fn accepted_advisories_are_left_out_and_must_still_apply() {
+        let faults =
+            vec!["paste 1.0.15: RUSTSEC-2024-0436: unmaintained".to_owned(), "x 1: R-2: bad".to_owned()];
+        let ids = ["RUSTSEC-2024-0436".to_owned(), "R-3".to_owned()];
+        assert_eq!(accepted(faults, &ids), ["x 1: R-2: bad", "deny.toml accepts R-3, and no package has it"]);
     }
 
     #[test]
