@@ -12,6 +12,7 @@ mod names;
 mod precision;
 mod report;
 mod saver;
+pub mod state_dict;
 pub mod tokenizer;
 
 pub use architecture::{Architecture, architecture};
