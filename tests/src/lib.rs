@@ -49,10 +49,17 @@ pub fn golden(format: &str) -> Vec<(PathBuf, PathBuf)> {
 /// # Panics
 /// If the script cannot be run.
 pub fn judge(tasks: &[Value]) -> Vec<Value> {
-    let script = workspace().join("tests/interop/check.py");
+    lines_of("check.py", "batch", tasks)
+}
+
+/// Has a script of `tests/interop` answer each task, a line of JSON, by a line of JSON.
+///
+/// # Panics
+/// If the script cannot be run, or answers otherwise.
+pub fn lines_of(script: &str, mode: &str, tasks: &[Value]) -> Vec<Value> {
     let mut child = Command::new(python())
-        .arg(script)
-        .arg("batch")
+        .arg(workspace().join("tests/interop").join(script))
+        .arg(mode)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()

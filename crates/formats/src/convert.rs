@@ -7,14 +7,11 @@ use std::time::Instant;
 use regex::Regex;
 
 use crate::archive::{Archive, Note, NoteKind};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::registry::{Format, Registry};
 use crate::tensor::TensorInfo;
 use crate::traits::{ReadOptions, WriteOptions};
-use crate::transform::{
-    Cast, CastOptions, CastStats, Drop, Overflow, Rename, Select, StripPrefix, TensorCast,
-};
+use crate::transform::{Cast, CastStats, Drop, KeptWide, Precision, Rename, Select, StripPrefix, TensorCast};
 use crate::value::Value;
 use crate::write::{ExecuteOptions, Observer, execute};
 
@@ -34,10 +31,8 @@ pub struct ConvertOptions<'a> {
     pub strip_prefixes: Vec<String>,
     /// Regular expressions and what replaces their matches in a name; `$1` is the first group.
     pub renames: Vec<(String, String)>,
-    /// The dtype that floating-point tensors are cast to.
-    pub dtype: Option<DType>,
-    /// What becomes of numbers that the dtype cannot hold.
-    pub overflow: Overflow,
+    /// Which floating-point tensors are cast to which dtype, and what becomes of numbers that do not fit.
+    pub precision: Precision,
     /// How to write; `file_name` is set from the target.
     pub write: WriteOptions,
     /// Wait until the files are on the disk. Default: yes.
@@ -59,8 +54,7 @@ impl Default for ConvertOptions<'_> {
             drop: Vec::new(),
             strip_prefixes: Vec::new(),
             renames: Vec::new(),
-            dtype: None,
-            overflow: Overflow::default(),
+            precision: Precision::unchanged(),
             write: WriteOptions::default(),
             fsync: true,
             threads: None,
@@ -101,6 +95,8 @@ pub struct ConvertReport {
     pub casts: Vec<TensorCast>,
     /// What all casts met together.
     pub cast_total: CastStats,
+    /// The tensors that kept their dtype, since it alone holds their numbers.
+    pub kept_wide: Vec<KeptWide>,
     /// How long it took.
     pub seconds: f64,
 }
@@ -186,7 +182,7 @@ fn write(
     })?;
     let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
     let source_files = source.files();
-    let mut casts = transformed.report();
+    let (mut casts, kept_wide) = transformed.report();
     let mut cast_total = CastStats::default();
     casts.iter().for_each(|c| cast_total.merge(&c.stats));
     casts.retain(|c| !c.stats.is_clean());
@@ -204,6 +200,7 @@ fn write(
         parts: if options.select.is_some() { Vec::new() } else { parts(source) },
         casts,
         cast_total,
+        kept_wide,
         seconds: start.elapsed().as_secs_f64(),
     })
 }
@@ -211,29 +208,30 @@ fn write(
 /// The source under its transforms. The cast is the last of them, and is asked for its report in the end.
 enum Transformed<'a> {
     Plain(Box<dyn Archive + 'a>),
-    Cast(Cast<'a>),
+    Cast(Box<Cast<'a>>, Vec<KeptWide>),
 }
 
 impl<'a> Transformed<'a> {
     fn new(source: &'a dyn Archive, options: &ConvertOptions<'_>) -> Result<Self> {
         let wanted = chosen(source, options)?;
-        Ok(match options.dtype {
-            Some(dtype) => Self::Cast(Cast::new(wanted, dtype, CastOptions::new(options.overflow))?),
-            None => Self::Plain(wanted),
-        })
+        if options.precision.is_unchanged() {
+            return Ok(Self::Plain(wanted));
+        }
+        let (cast, kept) = options.precision.apply(wanted, options.threads)?;
+        Ok(Self::Cast(Box::new(cast), kept))
     }
 
     fn archive(&self) -> &dyn Archive {
         match self {
             Self::Plain(archive) => &**archive,
-            Self::Cast(cast) => cast,
+            Self::Cast(cast, _) => &**cast,
         }
     }
 
-    fn report(&self) -> Vec<TensorCast> {
+    fn report(&self) -> (Vec<TensorCast>, Vec<KeptWide>) {
         match self {
-            Self::Plain(_) => Vec::new(),
-            Self::Cast(cast) => cast.report(),
+            Self::Plain(_) => (Vec::new(), Vec::new()),
+            Self::Cast(cast, kept) => (cast.report(), kept.clone()),
         }
     }
 }

@@ -17,6 +17,14 @@ use crate::report::{Expected, LoadReport, compare};
 /// The parts of a training checkpoint that are a model's weights, the usual ones first.
 const PARTS: &[&str] = &["model_state_dict", "state_dict", "model"];
 
+/// What to do where the weights are not what is expected.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Check {
+    Strict,
+    Lenient,
+    Report,
+}
+
 /// How to open a model.
 ///
 /// ```no_run
@@ -36,7 +44,7 @@ pub struct ModelLoader {
     registry: Registry,
     read: ReadOptions,
     expected: Option<Expected>,
-    strict: bool,
+    check: Check,
     ties: bool,
     unwrap: bool,
 }
@@ -55,7 +63,7 @@ impl ModelLoader {
             registry: Registry::builtin(),
             read: ReadOptions::default(),
             expected: None,
-            strict: true,
+            check: Check::Strict,
             ties: true,
             unwrap: true,
         }
@@ -113,7 +121,13 @@ impl ModelLoader {
     /// Whether missing and unexpected tensors and other dtypes are an error. Default: yes. Without it they stand in
     /// [`Model::report`]; another shape is an error always.
     pub fn strict(mut self, strict: bool) -> Self {
-        self.strict = strict;
+        self.check = if strict { Check::Strict } else { Check::Lenient };
+        self
+    }
+
+    /// Leaves every difference to [`Model::report`], other shapes too: for looking at a model, not for using it.
+    pub fn report_only(mut self) -> Self {
+        self.check = Check::Report;
         self
     }
 
@@ -161,9 +175,13 @@ impl ModelLoader {
         let expected = self.expected.as_ref().or(architecture.as_ref().map(|a| &a.expected));
         let report = match expected {
             Some(expected) => {
-                let strict = self.strict;
-                let report = compare(expected, &*weights).into_result(strict);
-                Some(report.map_err(|e| e.with_path(&self.path))?)
+                let report = compare(expected, &*weights);
+                Some(match self.check {
+                    Check::Report => report,
+                    check => {
+                        report.into_result(check == Check::Strict).map_err(|e| e.with_path(&self.path))?
+                    }
+                })
             }
             None => None,
         };

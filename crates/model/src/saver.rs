@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::Serialize;
-use weighbridge_formats::transform::{CastStats, TensorCast, Tie, Untie, tied};
+use weighbridge_formats::transform::{CastStats, KeptWide, Precision, TensorCast, Tie, Untie, tied};
 use weighbridge_formats::write::{
-    ExecuteOptions, FilePlan, Observer, WritePlan, execute_folder, replace_folder, worker_count,
+    ExecuteOptions, FilePlan, Observer, WritePlan, execute_folder, replace_folder,
 };
 use weighbridge_formats::{
     Archive, DType, Data, Error, Note, NoteKind, Registry, Result, Source, ValuesPolicy, WriteOptions,
@@ -18,7 +18,6 @@ use crate::config::Config;
 use crate::files::{ModelFile, Role, role};
 use crate::loader::Model;
 use crate::names::{rank, unwrapped};
-use crate::precision::{KeptWide, Precision};
 
 /// Assets up to this size are read when the write is planned, so that thousands of them take no descriptors.
 const SMALL: u64 = 1 << 20;
@@ -92,6 +91,12 @@ impl<'a> ModelSaver<'a> {
             observer: None,
             registry: Registry::builtin(),
         }
+    }
+
+    /// These weights in the place of those that were given first.
+    pub fn weights(mut self, weights: &'a dyn Archive) -> Self {
+        self.weights = weights;
+        self
     }
 
     /// Saves a model that was loaded, with its configs, tokenizer and assets. Weights in other formats, and what a
@@ -283,7 +288,7 @@ impl<'a> ModelSaver<'a> {
             write.metadata.extend(ties.iter().map(|t| (t.alias.clone(), t.tensor.clone())));
             archive = Box::new(untied);
         }
-        let (cast, kept_wide) = self.precision.apply(archive, worker_count(self.threads))?;
+        let (cast, kept_wide) = self.precision.clone().measure(true).apply(archive, self.threads)?;
         write.file_name = file_name;
         write.max_shard_size = self.max_shard_size;
         write.values = ValuesPolicy::Drop;

@@ -38,7 +38,7 @@ use std::path::Path;
 
 use weighbridge_formats as formats;
 
-pub use formats::transform::{self, CastStats, Overflow, TensorCast};
+pub use formats::transform::{self, CastStats, KeptWide, OnOverflow, Precision, TensorCast};
 pub use formats::value;
 pub use formats::write;
 pub use formats::{
@@ -100,10 +100,10 @@ pub fn convert(source: impl AsRef<Path>, target: impl AsRef<Path>) -> Result<Con
 /// Writes a model with choices: format, dtype, which tensors, their names, the size of shards.
 ///
 /// ```no_run
-/// use weighbridge::{ConvertOptions, DType};
+/// use weighbridge::{ConvertOptions, DType, Precision};
 ///
 /// let mut options = ConvertOptions::default();
-/// options.dtype = Some(DType::Bf16);
+/// options.precision = Precision::to(DType::Bf16);
 /// options.write.max_shard_size = Some(5_000_000_000);
 /// weighbridge::convert_with("model.safetensors", "small.safetensors", &options)?;
 /// # Ok::<(), weighbridge::Error>(())

@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-use weighbridge::{CastStats, ConvertOptions, ConvertReport, DType, NoteKind, Result, ValuesPolicy};
+use weighbridge::{
+    CastStats, ConvertOptions, ConvertReport, DType, KeptWide, Note, NoteKind, OnOverflow, Precision, Result,
+    TensorCast, ValuesPolicy,
+};
 
-use super::topics;
+use super::{model, topics};
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, parse_size, size};
 use crate::progress::Progress;
@@ -19,27 +22,36 @@ Examples:
   weighbridge convert checkpoint.pt weights.safetensors --select model_state_dict --strip-prefix module.
   weighbridge convert pytorch_model.bin out/ --to safetensors --max-shard-size 5GB
   weighbridge convert my_topics.pickle my_topics/ --serialization safetensors
+  weighbridge convert model/ half/ --dtype f16 --dtype-for '*norm*=keep' --overflow keep-wide
+  weighbridge convert model/ old/ --to torch
+
+A folder with a config.json is a whole model: written to another folder, its config states the new dtype, and its
+tokenizer and other files go along; weights in other formats do not. All of it appears, or nothing.
 
 The steps are applied in this order: select, drop, strip prefix, rename, cast.
 Tensors are cast between float types only; integers and booleans stay as they are.
 An existing target, and a loss without leave, are errors before anything is written.")]
 pub(crate) struct Args {
     /// The file, the index of a sharded set, or a folder that holds a model
-    src: PathBuf,
+    pub(crate) src: PathBuf,
     /// The file to write; or a folder, for the format's usual name in it
-    dst: PathBuf,
+    pub(crate) dst: PathBuf,
     /// The format to write; else DST's extension says it
     #[arg(long, value_name = "FORMAT")]
-    to: Option<String>,
+    pub(crate) to: Option<String>,
     /// Cast floating-point tensors: f32, f16, bf16, f64, f8_e4m3, …
     #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
     dtype: Option<DType>,
-    /// What becomes of numbers too large for the dtype of --dtype
+    /// The dtype of tensors whose names match, `*` standing for any text; `keep` for the one they have. The first
+    /// that fits counts, before --dtype
+    #[arg(long, value_name = "GLOB=DTYPE", value_parser = parse_rule)]
+    dtype_for: Vec<(String, Option<DType>)>,
+    /// What becomes of numbers too large for the dtype
     #[arg(long, value_enum, default_value_t = Overflow::Error)]
     overflow: Overflow,
     /// Only this part: a path such as `model.state_dict`, which is taken off the names, or a pattern with `*`
     #[arg(long, value_name = "PATH")]
-    select: Option<String>,
+    pub(crate) select: Option<String>,
     /// Leave out tensors whose names match, `*` standing for any text
     #[arg(long, value_name = "GLOB")]
     drop: Vec<String>,
@@ -48,19 +60,19 @@ pub(crate) struct Args {
     rename: Vec<(String, String)>,
     /// Remove this from the beginning of names, such as `module.`
     #[arg(long, value_name = "PREFIX")]
-    strip_prefix: Vec<String>,
+    pub(crate) strip_prefix: Vec<String>,
     /// Split into files with at most this many bytes of tensors: 5GB, 5GiB, 500MB or bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    max_shard_size: Option<u64>,
+    pub(crate) max_shard_size: Option<u64>,
     /// What becomes of values that are no tensors where the format has no place for them
     #[arg(long, value_enum, default_value_t = Values::Keep)]
     values: Values,
     /// Give leave to lose what the format cannot hold; each loss is told
     #[arg(long)]
-    allow_loss: bool,
+    pub(crate) allow_loss: bool,
     /// Add an entry to the file's text metadata
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
-    metadata: Vec<(String, String)>,
+    pub(crate) metadata: Vec<(String, String)>,
     /// The pickle protocol, where the format has pickles
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=5))]
     pickle_protocol: Option<u8>,
@@ -68,16 +80,16 @@ pub(crate) struct Args {
     topics: topics::ConvertArgs,
     /// Do not wait until the files are on the disk
     #[arg(long)]
-    no_fsync: bool,
+    pub(crate) no_fsync: bool,
     /// Threads that copy and cast
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: Option<u16>,
+    pub(crate) threads: Option<u16>,
     /// Replace files that exist
     #[arg(long)]
-    force: bool,
+    pub(crate) force: bool,
     /// Print errors, warnings and losses only
     #[arg(long)]
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// Print the report as one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -105,6 +117,8 @@ enum Overflow {
     Saturate,
     /// Infinity, else NaN, else the largest finite number: as torch casts
     Infinity,
+    /// Leave a tensor that has such numbers in its dtype
+    KeepWide,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -122,11 +136,32 @@ fn parse_dtype(text: &str) -> std::result::Result<DType, String> {
     })
 }
 
+fn parse_rule(text: &str) -> std::result::Result<(String, Option<DType>), String> {
+    let (pattern, dtype) = parse_pair(text)?;
+    if dtype.eq_ignore_ascii_case("keep") {
+        return Ok((pattern, None));
+    }
+    Ok((pattern, Some(parse_dtype(&dtype)?)))
+}
+
 fn parse_pair(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((left, right)) if !left.is_empty() => Ok((left.to_owned(), right.to_owned())),
         _ => Err("a text, `=` and another text are wanted".into()),
     }
+}
+
+fn precision(args: &Args) -> Precision {
+    let mut precision = args.dtype.map_or_else(Precision::unchanged, Precision::to);
+    for (pattern, dtype) in &args.dtype_for {
+        precision = precision.rule(pattern, *dtype);
+    }
+    precision.on_overflow(match args.overflow {
+        Overflow::Error => OnOverflow::Error,
+        Overflow::Saturate => OnOverflow::Saturate,
+        Overflow::Infinity => OnOverflow::Infinity,
+        Overflow::KeepWide => OnOverflow::KeepWide,
+    })
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
@@ -136,12 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let progress = Progress::new(args.quiet || args.json);
     let mut options = ConvertOptions::default();
     options.format.clone_from(&args.to);
-    options.dtype = args.dtype;
-    options.overflow = match args.overflow {
-        Overflow::Error => weighbridge::Overflow::Error,
-        Overflow::Saturate => weighbridge::Overflow::Saturate,
-        Overflow::Infinity => weighbridge::Overflow::Infinity,
-    };
+    options.precision = precision(args);
     options.select.clone_from(&args.select);
     options.drop.clone_from(&args.drop);
     options.renames.clone_from(&args.rename);
@@ -157,6 +187,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     options.fsync = !args.no_fsync;
     options.threads = args.threads.map(usize::from);
     options.overwrite = args.force;
+    if model::is_whole(args) {
+        return model::run(args, &options, progress);
+    }
     options.observer = Some(&progress);
     let report = weighbridge::convert_with(&args.src, &args.dst, &options)?;
     drop(progress);
@@ -164,9 +197,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         output::emit(format!("{}\n", json(&report)).as_bytes())?;
     } else if args.quiet {
         let mut out = String::new();
-        let grave = |n: &&weighbridge::Note| matches!(n.kind, NoteKind::Warning | NoteKind::Lost);
-        let notes: Vec<_> = report.notes.iter().filter(grave).cloned().collect();
-        output::push_notes(&mut out, &notes);
+        output::push_notes(&mut out, &grave(&report.notes));
         eprint!("{out}");
     } else {
         output::emit(text(&report).as_bytes())?;
@@ -174,20 +205,43 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     Ok(Exit::Success)
 }
 
-fn json(report: &ConvertReport) -> serde_json::Value {
-    let path = |p: &PathBuf| p.to_string_lossy().into_owned();
-    let stats = |s: &CastStats| {
+/// The notes that are told even when nothing else is.
+pub(crate) fn grave(notes: &[Note]) -> Vec<Note> {
+    let grave = |n: &&Note| matches!(n.kind, NoteKind::Warning | NoteKind::Lost);
+    notes.iter().filter(grave).cloned().collect()
+}
+
+pub(crate) fn stats_json(s: &CastStats) -> serde_json::Value {
+    serde_json::json!({
+        "elements": s.elements,
+        "overflow": s.overflow,
+        "underflow": s.underflow,
+        "nan": s.nan,
+        "nan_lost": s.nan_lost,
+        "inf": s.inf,
+        "inf_lost": s.inf_lost,
+        "max_abs": s.max_abs,
+        "max_relative": s.max_relative,
+    })
+}
+
+pub(crate) fn cast_json(c: &TensorCast) -> serde_json::Value {
+    serde_json::json!({
+        "name": &*c.name, "from": c.from.name(), "to": c.to.name(), "stats": stats_json(&c.stats),
+    })
+}
+
+pub(crate) fn kept_json(kept: &[KeptWide]) -> serde_json::Value {
+    let one = |k: &KeptWide| {
         serde_json::json!({
-            "elements": s.elements,
-            "overflow": s.overflow,
-            "underflow": s.underflow,
-            "nan": s.nan,
-            "nan_lost": s.nan_lost,
-            "inf": s.inf,
-            "inf_lost": s.inf_lost,
-            "max_abs": s.max_abs,
+            "name": k.name, "dtype": k.dtype.name(), "overflow": k.overflow, "max_abs": k.max_abs,
         })
     };
+    kept.iter().map(one).collect()
+}
+
+fn json(report: &ConvertReport) -> serde_json::Value {
+    let path = |p: &PathBuf| p.to_string_lossy().into_owned();
     serde_json::json!({
         "source": {
             "format": report.source_format,
@@ -207,12 +261,9 @@ fn json(report: &ConvertReport) -> serde_json::Value {
         "parts": report.parts.iter()
             .map(|(name, tensors)| serde_json::json!({ "name": name, "tensors": tensors }))
             .collect::<Vec<_>>(),
-        "casts": report.casts.iter()
-            .map(|c| serde_json::json!({
-                "name": &*c.name, "from": c.from.name(), "to": c.to.name(), "stats": stats(&c.stats),
-            }))
-            .collect::<Vec<_>>(),
-        "cast_total": stats(&report.cast_total),
+        "casts": report.casts.iter().map(cast_json).collect::<Vec<_>>(),
+        "cast_total": stats_json(&report.cast_total),
+        "kept_wide": kept_json(&report.kept_wide),
         "notes": output::notes_json(&report.notes),
         "seconds": report.seconds,
     })
@@ -239,13 +290,7 @@ fn text(report: &ConvertReport) -> String {
     for (path, bytes) in &report.files {
         let _ = writeln!(out, "  {}  {}", one_line(&path.to_string_lossy()), grouped(*bytes));
     }
-    if report.cast_total.elements > 0 {
-        let _ = writeln!(out, "cast    {}", cast_line(&report.cast_total));
-        for cast in &report.casts {
-            let name = one_line(&cast.name);
-            let _ = writeln!(out, "  {name}  {} -> {}  {}", cast.from, cast.to, cast_line(&cast.stats));
-        }
-    }
+    push_casts(&mut out, &report.casts, &report.cast_total, &report.kept_wide);
     if !report.parts.is_empty() {
         let parts: Vec<_> =
             report.parts.iter().map(|(n, t)| format!("{} ({})", one_line(n), count(*t, "tensor"))).collect();
@@ -260,6 +305,22 @@ fn text(report: &ConvertReport) -> String {
     out
 }
 
+/// What the casts met, and line by line those in which more than rounding happened.
+pub(crate) fn push_casts(out: &mut String, casts: &[TensorCast], total: &CastStats, kept: &[KeptWide]) {
+    if total.elements > 0 {
+        let _ = writeln!(out, "cast    {}", cast_line(total));
+        for cast in casts.iter().filter(|c| !c.stats.is_clean()) {
+            let name = one_line(&cast.name);
+            let _ = writeln!(out, "  {name}  {} -> {}  {}", cast.from, cast.to, cast_line(&cast.stats));
+        }
+    }
+    for tensor in kept {
+        let (name, dtype, most) = (one_line(&tensor.name), tensor.dtype, tensor.max_abs);
+        let beyond = count(tensor.overflow, "element");
+        let _ = writeln!(out, "kept    {name} as {dtype}: {beyond} beyond the range, up to {most:e}");
+    }
+}
+
 /// What a cast met, without what it did not.
 fn cast_line(stats: &CastStats) -> String {
     let mut parts = vec![count(stats.elements, "element")];
@@ -270,5 +331,8 @@ fn cast_line(stats: &CastStats) -> String {
         (stats.inf_lost, "infinity lost"),
     ];
     parts.extend(events.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{} {what}", grouped(*n))));
+    if stats.max_relative > 0.0 {
+        parts.push(format!("worst relative error {:.2e}", stats.max_relative));
+    }
     parts.join(", ")
 }

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use weighbridge::model::Model;
 use weighbridge::transform::Select;
 use weighbridge::{Archive, DType, Result, TensorInfo};
 
-use super::topics;
+use super::{model, topics};
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, push_array, push_json_str, push_u64, shortened, size};
 use crate::values::{Bounds, Tree};
@@ -19,6 +20,7 @@ Examples:
   weighbridge inspect pytorch_model.bin --json | jq '.tensors[].name'
   weighbridge inspect checkpoint.pt --tree
   weighbridge inspect my_topics.pickle
+  weighbridge inspect bert-base/
   weighbridge inspect checkpoint.pt --select model_state_dict")]
 pub(crate) struct Args {
     /// The file, the index of a sharded set, or a folder that holds a model
@@ -47,6 +49,12 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         return Ok(exit);
     }
     crate::heap::prepare(&args.path);
+    let whole = args.select.is_none() && model::is_model(&args.path);
+    if whole {
+        // As below, for whole models.
+        let model: &Model = Box::leak(Box::new(model::open(&args.path)?));
+        return show(model.weights(), Some(model), args);
+    }
     let mut archive = weighbridge::open(&args.path)?;
     if plain && let Some(exit) = topics::inspect_archive(&*archive, args.json, args.all)? {
         return Ok(exit);
@@ -55,11 +63,14 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         archive = Box::new(Select::new(archive, part).map_err(|e| e.with_path(&args.path))?);
     }
     // The process ends with this, so taking a large archive apart would be a tenth of the work for nothing.
-    let archive: &dyn Archive = Box::leak(archive);
+    show(Box::leak(archive), None, args)
+}
+
+fn show(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> Result<Exit> {
     if args.json {
-        print_json(archive, args)?;
+        print_json(archive, model, args)?;
     } else {
-        output::emit(text(archive, args).as_bytes())?;
+        output::emit(text(archive, model, args).as_bytes())?;
     }
     Ok(Exit::Success)
 }
@@ -105,7 +116,7 @@ fn shared(archive: &dyn Archive) -> Vec<Vec<&str>> {
 const PIECE: usize = 64 << 10;
 
 /// Prints the JSON object in pieces. Everything that can fail has been done when the first is printed.
-fn print_json(archive: &dyn Archive, args: &Args) -> Result<()> {
+fn print_json(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> Result<()> {
     let mut out = Vec::with_capacity(2 * PIECE);
     out.extend_from_slice(b"{\"format\":");
     push_json_str(&mut out, archive.format());
@@ -158,11 +169,14 @@ fn print_json(archive: &dyn Archive, args: &Args) -> Result<()> {
     }
     out.extend_from_slice(b",\"shared\":");
     push_array(&mut out, shared(archive), |out, group| push_array(out, group, push_json_str));
+    if let Some(model) = model {
+        out.extend_from_slice(format!(",\"model\":{}", model::json(model)).as_bytes());
+    }
     out.extend_from_slice(format!(",\"notes\":{}}}\n", output::notes_json(archive.notes())).as_bytes());
     output::emit(&out)
 }
 
-fn text(archive: &dyn Archive, args: &Args) -> String {
+fn text(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> String {
     let brief = !args.all && output::for_people();
     let mut out = String::with_capacity(1024 + archive.tensors().len() * 100);
     let mut field = |name: &str, value: &str| {
@@ -185,6 +199,9 @@ fn text(archive: &dyn Archive, args: &Args) -> String {
             size(total.bytes)
         );
         field(if i == 0 { "dtypes" } else { "" }, &line);
+    }
+    if let Some(model) = model {
+        out.push_str(&model::text(model));
     }
     push_metadata(&mut out, archive.metadata(), brief);
     if let Some(values) = archive.values() {

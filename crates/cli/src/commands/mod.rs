@@ -8,3 +8,4 @@ pub(crate) mod inspect;
 pub(crate) mod man;
 mod npy;
 pub(crate) mod topics;
+pub(crate) mod model;

@@ -4,8 +4,15 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use weighbridge_formats::transform::{Cast, CastKernel, CastStats, Overflow, glob};
-use weighbridge_formats::{Archive, DType, Error, ReadAt, Result, TensorInfo};
+use super::cast::Cast;
+use super::kernels::{CastKernel, CastStats, Overflow};
+use super::select::glob;
+use crate::archive::Archive;
+use crate::dtype::{DType, Kind};
+use crate::error::{Error, Result};
+use crate::source::ReadAt;
+use crate::tensor::TensorInfo;
+use crate::write::worker_count;
 
 /// What becomes of a number beyond the range of the dtype that its tensor is to have.
 #[non_exhaustive]
@@ -25,8 +32,8 @@ pub enum OnOverflow {
 /// Which dtype each floating-point tensor gets. Integers, booleans and complex numbers stay as they are.
 ///
 /// ```
-/// use weighbridge_model::{OnOverflow, Precision};
 /// use weighbridge_formats::DType;
+/// use weighbridge_formats::transform::{OnOverflow, Precision};
 ///
 /// // Half precision, but norms and embeddings stay in f32, and so does what does not fit.
 /// let precision = Precision::to(DType::F16)
@@ -40,6 +47,7 @@ pub struct Precision {
     dtype: Option<DType>,
     rules: Vec<(String, Option<DType>)>,
     overflow: OnOverflow,
+    measure: bool,
 }
 
 impl Precision {
@@ -67,6 +75,12 @@ impl Precision {
         self
     }
 
+    /// Whether the worst relative error of each cast is measured, which decodes what was cast once more.
+    pub fn measure(mut self, measure: bool) -> Self {
+        self.measure = measure;
+        self
+    }
+
     /// Whether nothing is to be changed.
     pub fn is_unchanged(&self) -> bool {
         self.dtype.is_none() && self.rules.iter().all(|(_, d)| d.is_none())
@@ -79,13 +93,15 @@ impl Precision {
 
     /// Wraps an archive in the casts of this policy; with it come the tensors that keep their dtype after all.
     ///
+    /// `threads` read the tensors where those that do not fit are to be found; `None` leaves it to the engine.
+    ///
     /// # Errors
     /// `InvalidOptions` for a dtype that is no float and a pattern that is none; where tensors that do not fit are
     /// kept, what reading them says.
-    pub(crate) fn apply<'a>(
+    pub fn apply<'a>(
         &self,
         archive: Box<dyn Archive + 'a>,
-        threads: usize,
+        threads: Option<usize>,
     ) -> Result<(Cast<'a>, Vec<KeptWide>)> {
         let mut rules = Vec::with_capacity(self.rules.len());
         for (pattern, dtype) in &self.rules {
@@ -95,7 +111,9 @@ impl Precision {
         for info in archive.tensors() {
             let name = info.name().to_lowercase();
             let rule = rules.iter().find(|(pattern, _)| pattern.is_match(&name));
-            wanted.push(rule.map_or(self.dtype, |(_, dtype)| *dtype).filter(|&d| d != info.dtype()));
+            let dtype = rule.map_or(self.dtype, |(_, dtype)| *dtype);
+            let float = info.dtype().kind() == Kind::Float;
+            wanted.push(dtype.filter(|&d| float && d != info.dtype()));
         }
         let overflow = match self.overflow {
             OnOverflow::Error | OnOverflow::KeepWide => Overflow::Error,
@@ -104,7 +122,7 @@ impl Precision {
         };
         let mut kept = Vec::new();
         if self.overflow == OnOverflow::KeepWide {
-            for (i, stats) in too_wide(&*archive, &wanted, threads)? {
+            for (i, stats) in too_wide(&*archive, &wanted, worker_count(threads))? {
                 wanted[i] = None;
                 kept.push(KeptWide {
                     name: archive.tensors()[i].name().to_owned(),
@@ -118,7 +136,7 @@ impl Precision {
         let by_name: HashMap<_, DType> =
             chosen.filter_map(|(info, dtype)| Some((info.shared_name(), (*dtype)?))).collect();
         let choose = |info: &TensorInfo| by_name.get(info.name()).copied();
-        Ok((Cast::by(archive, choose, overflow, true)?, kept))
+        Ok((Cast::by(archive, choose, overflow, self.measure)?, kept))
     }
 }
 
@@ -208,4 +226,60 @@ fn scan(archive: &dyn Archive, index: usize, kernel: &CastKernel, to: DType) -> 
         left -= n;
     }
     Ok(stats)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Data, MemoryArchive, Tensor};
+
+    fn floats(name: &str, x: &[f32]) -> Tensor<'static> {
+        let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
+        Tensor::new(name, DType::F32, [x.len() as u64].as_slice(), Data::Owned(bytes.into())).unwrap()
+    }
+
+    fn archive() -> Box<MemoryArchive<'static>> {
+        let ints = Tensor::new("ids", DType::I64, [1].as_slice(), Data::Borrowed(&[0; 8])).unwrap();
+        let tensors = [
+            floats("a.weight", &[1.0, 1.0 / 3.0]),
+            floats("LayerNorm.weight", &[2.0]),
+            floats("big", &[1e9]),
+            ints,
+        ];
+        Box::new(MemoryArchive::new(tensors).unwrap())
+    }
+
+    fn dtypes(cast: &Cast<'_>) -> Vec<DType> {
+        cast.tensors().iter().map(TensorInfo::dtype).collect()
+    }
+
+    #[test]
+    fn the_first_rule_that_fits_counts_and_integers_stay() {
+        let precision =
+            Precision::to(DType::Bf16).rule("*layernorm*", None).rule("*.weight", Some(DType::F16));
+        let (cast, kept) = precision.apply(archive(), None).unwrap();
+        assert_eq!(dtypes(&cast), [DType::F16, DType::F32, DType::Bf16, DType::I64]);
+        assert!(kept.is_empty() && !precision.is_unchanged());
+        assert!(Precision::unchanged().rule("*", None).is_unchanged());
+        assert!(Precision::to(DType::I64).apply(archive(), None).is_err());
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_saturated_or_kept() {
+        let read = |overflow| {
+            let (cast, kept) =
+                Precision::to(DType::F16).on_overflow(overflow).measure(true).apply(archive(), Some(2))?;
+            let numbers = cast.data(2)?.read_all()?;
+            cast.data(0)?.read_all()?;
+            Ok::<_, Error>((dtypes(&cast)[2], numbers, kept, cast.report()))
+        };
+        assert_eq!(read(OnOverflow::Error).unwrap_err().tensor(), Some("big"));
+        let (dtype, numbers, _, report) = read(OnOverflow::Saturate).unwrap();
+        assert_eq!((dtype, numbers), (DType::F16, vec![0xff, 0x7b]));
+        assert!(report[0].stats.max_relative > 1e-5 && report[0].stats.max_relative < 1e-3);
+        assert_eq!(read(OnOverflow::Infinity).unwrap().1, [0x00, 0x7c]);
+        let (dtype, numbers, kept, _) = read(OnOverflow::KeepWide).unwrap();
+        assert_eq!((dtype, numbers), (DType::F32, 1e9f32.to_le_bytes().to_vec()));
+        assert_eq!(kept, [KeptWide { name: "big".into(), dtype: DType::F32, overflow: 1, max_abs: 1e9 }]);
+    }
 }
