@@ -28,7 +28,7 @@ enum Command {
     /// Show what a model file holds; reads its header only
     Inspect(inspect::Args),
     /// Write a model file in another format, dtype or cut
-    Convert(convert::Args),
+    Convert(Box<convert::Args>),
     /// Compare two model files, tensor by tensor, across formats
     Diff(diff::Args),
     /// Assign documents to the topics of a BERTopic model, by their embeddings

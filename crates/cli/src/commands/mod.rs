@@ -6,6 +6,6 @@ pub(crate) mod diff;
 pub(crate) mod formats;
 pub(crate) mod inspect;
 pub(crate) mod man;
+pub(crate) mod model;
 mod npy;
 pub(crate) mod topics;
-pub(crate) mod model;

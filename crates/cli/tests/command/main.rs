@@ -5,6 +5,7 @@ mod diff;
 mod errors;
 mod generated;
 mod inspect;
+mod model;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
