@@ -12,6 +12,7 @@ pub fn options() -> ReadOptions {
         header_bytes: 16 << 20,
         expanded_bytes: 1 << 20,
         inflated_bytes: 1 << 20,
+        unpacked_bytes: 4 << 20,
         declared_bytes: 64 << 20,
         ..Limits::default()
     };

@@ -90,7 +90,10 @@ fn damage(format: &str, files: &[Golden], at_least: usize) {
         let mut ways = vec![Opened::As(format)];
         match damage::read(&registry, Opened::ByContent, &file.bytes) {
             Ok(_) => ways.push(Opened::ByContent),
-            Err(e) => assert!(format == "pickle" && e.kind() == ErrorKind::UnknownFormat, "{what}: {e:?}"),
+            Err(e) => assert!(
+                matches!(format, "pickle" | "joblib") && e.kind() == ErrorKind::UnknownFormat,
+                "{what}: {e:?}"
+            ),
         }
         let bits = file.bits();
         for how in ways {
@@ -124,6 +127,12 @@ fn safetensors() {
 #[test]
 fn pickles() {
     damage("pickle", &golden("pickle"), 30);
+}
+
+/// Files of several blocks of their compression are no different from those of one, so the small ones will do.
+#[test]
+fn joblib_dumps() {
+    damage("joblib", &golden("joblib"), 25);
 }
 
 #[test]

@@ -6,7 +6,7 @@
 
 // What the formats share is all there in every build; a build without some of them leaves parts of it unused.
 #![cfg_attr(
-    not(all(feature = "safetensors", feature = "torch", feature = "pickle")),
+    not(all(feature = "safetensors", feature = "torch", feature = "joblib")),
     allow(dead_code, unused_imports)
 )]
 

@@ -21,6 +21,8 @@ pub struct Limits {
     pub expanded_bytes: u64,
     /// The most bytes of a compressed member that are inflated into memory at once.
     pub inflated_bytes: u64,
+    /// The most bytes that a file which is compressed as a whole (joblib's dumps) is unpacked to, in memory.
+    pub unpacked_bytes: u64,
 }
 
 impl Default for Limits {
@@ -33,6 +35,7 @@ impl Default for Limits {
             declared_bytes: 1 << 50,
             expanded_bytes: 1 << 30,
             inflated_bytes: 64 << 20,
+            unpacked_bytes: 1 << 30,
         }
     }
 }

@@ -47,6 +47,11 @@ impl<'a> Probe<'a> {
         &self.head
     }
 
+    /// The input, for a look that a bounded decoder takes behind the head.
+    pub(crate) fn source(&self) -> &Source {
+        self.source
+    }
+
     /// The length of the input in bytes.
     #[allow(clippy::len_without_is_empty)]
     pub fn len(&self) -> u64 {

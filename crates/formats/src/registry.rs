@@ -64,6 +64,7 @@ macro_rules! table {
 table! {
     safetensors "safetensors" reads SafetensorsReader writes SafetensorsWriter;
     pickle "pickle" reads PickleReader writes PickleWriter;
+    joblib "joblib" reads JoblibReader;
     torch "torch" reads TorchReader writes TorchWriter;
 }
 

@@ -65,6 +65,9 @@ pub(crate) fn recognise(probe: &Probe<'_>) -> Option<Recognised> {
     if is_tar(head) && tar_names(probe).iter().any(|n| n == "pickle" || n == "storages") {
         return certain("torch", "a legacy PyTorch tar");
     }
+    if is_joblib(head) {
+        return certain("joblib", "a joblib dump");
+    }
     if is_pickle(head) {
         return likely("pickle", "a Python pickle");
     }
@@ -107,9 +110,20 @@ fn zip(names: &[String]) -> Option<(&'static str, &'static str)> {
 }
 
 /// The first pickle of a legacy stream is the magic number 0x1950A86A20F9469CFC6C.
-fn is_torch_legacy(head: &[u8]) -> bool {
+pub(crate) fn is_torch_legacy(head: &[u8]) -> bool {
     const MAGIC: &[u8] = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
     head.first() == Some(&0x80) && head.get(..32).unwrap_or(head).windows(MAGIC.len()).any(|w| w == MAGIC)
+}
+
+/// A pickle's mark, and not that of a legacy torch stream.
+pub(crate) fn begins_pickle(head: &[u8]) -> bool {
+    matches!(head, [0x80, 2..=5, ..]) && !is_torch_legacy(head)
+}
+
+/// A pickle that soon names joblib's wrapper of an array.
+pub(crate) fn is_joblib(head: &[u8]) -> bool {
+    let names = |what: &[u8]| head.windows(what.len()).any(|w| w == what);
+    begins_pickle(head) && names(b"joblib.numpy_pickle") && names(b"NumpyArrayWrapper")
 }
 
 /// PROTO and an opcode that a pickle can go on with. Protocols 0 and 1 have no mark and are not guessed.

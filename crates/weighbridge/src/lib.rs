@@ -29,7 +29,7 @@
 //! ```
 //!
 //! # Features
-//! One feature a format: `safetensors`, `torch`, `pickle`; `all-formats` is all of them. `parallel` lets a write
+//! One feature a format: `safetensors`, `torch`, `pickle`, `joblib`; `all-formats` is all of them. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
 //! tokenizer; `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
 //! `torch`, `parallel`, `model`.

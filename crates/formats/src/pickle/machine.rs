@@ -6,17 +6,21 @@
 
 mod input;
 mod memo;
+mod nest;
 mod objects;
 mod recent;
 mod stack;
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use memo::Memo;
+use nest::Outer;
+pub(super) use nest::Stop;
 
 use super::opcodes::{self as op, *};
 use super::{Decoded, Spans, keys, text};
-use crate::value::Construct;
+use crate::value::{Construct, Global};
 use crate::{Error, ErrorKind, Limits, Result, Value, ValueId, Values};
 
 /// The longest module or attribute name of a global, in bytes.
@@ -38,8 +42,19 @@ pub(super) const ITEM: usize = COPIES_PER_BYTE as usize;
 
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
+    /// How many bytes of the stream stand before `bytes`.
+    base: u64,
     /// Whether `bytes` was cut to the limit.
     cut: bool,
+    /// Whether the bytes ended within an opcode, of which nothing was done yet.
+    starved: Cell<bool>,
+    /// How many bytes it needs in all, where that is known.
+    needs: Cell<u64>,
+    /// The classes at whose BUILD the machine stops, for its caller to take what stands raw behind it.
+    stop_at: Option<fn(&Global) -> bool>,
+    /// The pickle in which this one is nested, and how many values there were when it began.
+    outer: Option<Outer>,
+    inner_from: usize,
     max_values: u64,
     /// Bytes objects of this length stay where they are; their values are empty.
     least: usize,
@@ -62,7 +77,7 @@ pub(super) struct Machine<'a> {
     /// Integers and tuples of integers that were met, by a hash: a model's shapes repeat.
     recent: Recent,
     /// GLOBAL's lines, both with their ends, as they stand in the file.
-    lines: HashMap<&'a [u8], ValueId>,
+    lines: HashMap<Box<[u8]>, ValueId>,
     /// STACK_GLOBAL's operands.
     pairs: HashMap<(ValueId, ValueId), ValueId>,
 }
@@ -85,7 +100,13 @@ impl<'a> Machine<'a> {
         let reserved = |per: usize| (taken.len() / per).min(MOST_RESERVED);
         Self {
             bytes: taken,
+            base: 0,
             cut: bytes.len() > most,
+            starved: Cell::new(false),
+            needs: Cell::new(0),
+            stop_at: None,
+            outer: None,
+            inner_from: 0,
             max_values: limits.values,
             least,
             spans: Spans::new(),
@@ -108,6 +129,12 @@ impl<'a> Machine<'a> {
     }
 
     pub(super) fn run(mut self) -> Result<(Decoded, Spans)> {
+        self.proceed()?;
+        self.stop()
+    }
+
+    /// Runs to STOP, or to a BUILD that the caller wants to know of.
+    pub(super) fn proceed(&mut self) -> Result<Stop> {
         loop {
             if let Some(end) = self.frame_end.filter(|end| self.pos >= *end) {
                 if self.pos > end {
@@ -215,7 +242,12 @@ impl<'a> Machine<'a> {
                     self.stack.push(id);
                 }
                 STACK_GLOBAL => self.stack_global()?,
-                BUILD => self.build()?,
+                BUILD => {
+                    let target = self.build()?;
+                    if self.stops_at(target) {
+                        return Ok(Stop::Built(target));
+                    }
+                }
                 NEWOBJ => {
                     let (class, args) = self.pop_two()?;
                     let built = self.instantiate(class, args)?;
@@ -237,7 +269,7 @@ impl<'a> Machine<'a> {
                     }
                 }
                 FRAME => self.frame()?,
-                STOP => return self.stop(),
+                STOP => return Ok(Stop::End),
                 SHORT_BINBYTES => {
                     let n = self.u8()?;
                     self.push_bytes(n.into(), Value::Bytes)?;
@@ -400,11 +432,13 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn stop(mut self) -> Result<(Decoded, Spans)> {
+    /// What the pickle describes, once STOP was met.
+    pub(super) fn stop(mut self) -> Result<(Decoded, Spans)> {
         let root = self.pop()?;
         self.values.set_root(root);
         keys::unite(&mut self.values, &self.keyed, |id| self.bytes.get(self.spans.get(&id)?.clone()));
-        let decoded = Decoded { values: self.values, consumed: self.pos as u64, protocol: self.protocol };
+        let consumed = self.offset();
+        let decoded = Decoded { values: self.values, consumed, protocol: self.protocol };
         Ok((decoded, self.spans))
     }
 }

@@ -15,16 +15,21 @@ mod encoder;
 mod keys;
 mod machine;
 mod opcodes;
+#[cfg(feature = "joblib")]
+mod pieces;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use encode::{EncodeOptions, NoTensors, TensorEncoder, encode, encode_with_payloads, is_harmless};
 pub use encoder::{Encoded, Encoder, Payload};
+#[cfg(feature = "joblib")]
+pub(crate) use pieces::{Behind, decode_pieces};
 
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::value::Global;
 use crate::{Limits, Result, ValueId, Values};
 
 /// What one pickle describes.
@@ -61,7 +66,17 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded> {
 pub(crate) type Spans = HashMap<ValueId, Range<usize>>;
 
 /// As [`decode`], but bytes objects of at least `least` bytes that stand in `bytes` as they are stay there: the
-/// values have empty ones in their place, and the second result says where each is.
-pub(crate) fn decode_in_place(bytes: &[u8], limits: &Limits, least: usize) -> Result<(Decoded, Spans)> {
-    machine::Machine::new(bytes, limits, least).run()
+/// values have empty ones in their place, and the second result says where each is. `None` if the pickle builds an
+/// object of a class that `stop_at` knows, for then it is no plain pickle.
+pub(crate) fn decode_in_place(
+    bytes: &[u8],
+    limits: &Limits,
+    least: usize,
+    stop_at: fn(&Global) -> bool,
+) -> Result<Option<(Decoded, Spans)>> {
+    let mut machine = machine::Machine::new(bytes, limits, least).stopping_at(stop_at);
+    match machine.proceed()? {
+        machine::Stop::End => machine.stop().map(Some),
+        machine::Stop::Built(_) => Ok(None),
+    }
 }

@@ -4,11 +4,15 @@
 //! (`numpy`), the reader (`read`) and the writer (`write`). `docs/formats/pickle.md` says what is read and written.
 
 #[cfg(feature = "pickle")]
-mod numpy;
+pub(super) mod archive;
+#[cfg(feature = "pickle")]
+pub(super) mod dtypes;
+#[cfg(feature = "pickle")]
+pub(super) mod numpy;
 #[cfg(feature = "pickle")]
 mod objects;
 #[cfg(feature = "pickle")]
-mod read;
+pub(super) mod read;
 #[cfg(all(test, feature = "pickle"))]
 mod tests;
 #[cfg(feature = "pickle")]

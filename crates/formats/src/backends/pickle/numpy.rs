@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::dtypes::{Described, Element, Field, describe, number_of};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::tensor::{Shape, contiguous_strides, element_count};
@@ -19,39 +20,128 @@ use crate::value::{Construct, Object, Value, ValueId, Values};
 
 /// Where an array's bytes are.
 #[derive(Clone)]
-pub(super) enum Buffer {
+pub(in crate::backends) enum Buffer {
     /// At this place of the file.
-    File(Range<usize>),
+    File(Range<u64>),
     /// In memory: what stood otherwise in the file.
     Memory(Arc<[u8]>),
 }
 
+/// How the elements of an array lie in its buffer.
+pub(in crate::backends) enum Layout {
+    /// One after another, the last dimension first.
+    Rows,
+    /// At distances in elements.
+    Strides(Shape),
+    /// At distances in bytes, from a byte on: a field of records.
+    Bytes { strides: Shape, offset: u64 },
+}
+
 /// An array of a pickle.
-pub(super) struct Array {
-    pub(super) dtype: DType,
-    pub(super) shape: Shape,
-    /// In elements; `None` in row-major order.
-    pub(super) strides: Option<Shape>,
+pub(in crate::backends) struct Array {
+    pub(in crate::backends) dtype: DType,
+    pub(in crate::backends) shape: Shape,
+    pub(in crate::backends) layout: Layout,
     /// Whether it is big-endian.
-    pub(super) swap: bool,
-    pub(super) buffer: Buffer,
+    pub(in crate::backends) swap: bool,
+    pub(in crate::backends) buffer: Buffer,
 }
 
 /// What was found.
 #[derive(Default)]
-pub(super) struct Found {
+pub(in crate::backends) struct Found {
     /// The arrays, by the numbers that stand in their places now.
-    pub(super) arrays: Vec<Array>,
+    pub(in crate::backends) arrays: Vec<Array>,
     /// How many scalars became plain numbers.
-    pub(super) scalars: u64,
+    pub(in crate::backends) scalars: u64,
     /// How many arrays hold what no tensor holds, and stay objects.
-    pub(super) foreign: u64,
+    pub(in crate::backends) foreign: u64,
+    /// How many arrays of records have tensors for their fields.
+    pub(in crate::backends) records: u64,
+    /// How many matrices, masked arrays and the like have tensors for their elements.
+    pub(in crate::backends) subclasses: u64,
+    /// How many fields of records are no tensors.
+    pub(in crate::backends) fields_left: u64,
+    /// Dtypes of records that were met.
+    described: HashMap<ValueId, Option<Described>>,
+    /// How many tensors fields have become.
+    fields: usize,
+}
+
+/// How many tensors the fields of all records may become, beside one for each value of the file.
+const FREE_FIELDS: usize = 1 << 16;
+
+impl Found {
+    /// What a dtype is. Arrays of one file share their dtypes, and a record's is looked through once.
+    pub(in crate::backends) fn describe(&mut self, values: &Values, dtype: ValueId) -> Option<Described> {
+        if let Some(known) = self.described.get(&dtype) {
+            return known.clone();
+        }
+        let described = describe(values, dtype);
+        self.described.insert(dtype, described.clone());
+        described
+    }
+
+    /// Counts an array.
+    ///
+    /// # Errors
+    /// `LimitExceeded` past 2³² - 1 arrays.
+    pub(in crate::backends) fn push(&mut self, array: Array) -> Result<Value> {
+        let index = u32::try_from(self.arrays.len())
+            .map_err(|_| Error::limit("more than 4,294,967,295 arrays in one file"))?;
+        self.arrays.push(array);
+        Ok(Value::Tensor(index))
+    }
+
+    /// Makes each field of an array of records a tensor: the entries that an object gets. A field that no tensor
+    /// holds is counted.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if records that are used again and again would make too many tensors.
+    pub(in crate::backends) fn record(
+        &mut self,
+        values: &mut Values,
+        (fields, others): (&[Field], usize),
+        (shape, fortran, size): (&Shape, bool, u64),
+        buffer: &Buffer,
+    ) -> Result<Vec<(ValueId, ValueId)>> {
+        // Each field is a value too, which must not count as one that the file has.
+        let given = values.len().saturating_sub(self.fields);
+        self.fields += fields.len();
+        if self.fields > FREE_FIELDS + given {
+            return Err(Error::limit("the fields of the file's records make too many tensors"));
+        }
+        let outer = if fortran { column_strides(shape) } else { contiguous_strides(shape) };
+        let mut entries = Vec::with_capacity(fields.len());
+        for field in fields {
+            let own = field.dtype.size().unwrap_or(1);
+            let inner = contiguous_strides(&field.shape).into_iter().map(|s| s.saturating_mul(own));
+            let array = Array {
+                dtype: field.dtype,
+                shape: shape.iter().chain(&field.shape).copied().collect(),
+                layout: Layout::Bytes {
+                    strides: outer.iter().map(|s| s.saturating_mul(size)).chain(inner).collect(),
+                    offset: field.offset,
+                },
+                swap: field.swap,
+                buffer: buffer.clone(),
+            };
+            let tensor = self.push(array)?;
+            entries.push((field.name, values.push(tensor)?));
+        }
+        self.records += 1;
+        self.fields_left += others as u64;
+        Ok(entries)
+    }
 }
 
 /// Replaces NumPy's arrays by [`Value::Tensor`]s that count them, and its scalars by plain numbers. `spans` are
 /// the bytes that were left in the file.
-pub(super) fn explain(values: &mut Values, spans: &HashMap<ValueId, Range<usize>>) -> Result<Found> {
-    let mut found = Found::default();
+pub(in crate::backends) fn explain(
+    values: &mut Values,
+    spans: &HashMap<ValueId, Range<usize>>,
+    found: &mut Found,
+) -> Result<()> {
     let mut buffers = Buffers { spans, copies: HashMap::new() };
     for id in values.ids() {
         let Value::Object(object) = values.get(id) else { continue };
@@ -61,10 +151,19 @@ pub(super) fn explain(values: &mut Values, spans: &HashMap<ValueId, Range<usize>
         let Some(class) = values.global(object.class) else { continue };
         let new = match (&*class.module, &*class.name) {
             ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
-                array(values, object, &mut buffers)
+                match array(values, object, &mut buffers)? {
+                    None if rescue(values, id, &mut buffers, found)? => continue,
+                    array => array,
+                }
+            }
+            ("numpy.ma" | "numpy.ma.core", "_mareconstruct") => {
+                if !rescue(values, id, &mut buffers, found)? {
+                    found.foreign += 1;
+                }
+                continue;
             }
             ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => {
-                from_buffer(values, object, &mut buffers)
+                from_buffer(values, object, &mut buffers)?
             }
             ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => {
                 if let Some(plain) = scalar(values, object) {
@@ -75,13 +174,8 @@ pub(super) fn explain(values: &mut Values, spans: &HashMap<ValueId, Range<usize>
             }
             _ => continue,
         };
-        match new? {
-            Some(array) => {
-                let index = u32::try_from(found.arrays.len())
-                    .map_err(|_| Error::limit("more than 4,294,967,295 arrays in one file"))?;
-                found.arrays.push(array);
-                *values.get_mut(id) = Value::Tensor(index);
-            }
+        match new {
+            Some(array) => *values.get_mut(id) = found.push(array)?,
             None => found.foreign += 1,
         }
     }
@@ -92,7 +186,7 @@ pub(super) fn explain(values: &mut Values, spans: &HashMap<ValueId, Range<usize>
             *values.get_mut(id) = Value::None;
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// The bytes of arrays, each copied once however many arrays have it.
@@ -104,7 +198,7 @@ struct Buffers<'a> {
 impl Buffers<'_> {
     fn of(&mut self, values: &Values, id: ValueId) -> Option<(Buffer, u64)> {
         if let Some(span) = self.spans.get(&id) {
-            return Some((Buffer::File(span.clone()), span.len() as u64));
+            return Some((Buffer::File(span.start as u64..span.end as u64), span.len() as u64));
         }
         let bytes = raw(values, id)?;
         let copy = self.copies.entry(id).or_insert_with(|| bytes.into());
@@ -122,33 +216,96 @@ fn raw(values: &Values, id: ValueId) -> Option<&[u8]> {
 }
 
 fn array(values: &Values, object: &Object, buffers: &mut Buffers<'_>) -> Result<Option<Array>> {
-    // Subclasses (matrix, recarray, masked arrays) mean more than their elements, and stay objects.
-    let plain = match values.sequence(object.args) {
-        Some(&[class, ..]) => values.global(class).is_some_and(|g| g.is("numpy", "ndarray")),
-        _ => false,
-    };
-    let state = object.state.and_then(|s| values.sequence(s)).unwrap_or_default();
-    let (&[_, shape, dtype, fortran, data], true) = (state, plain) else { return Ok(None) };
-    let (Some((dtype, swap)), Value::Bool(fortran)) = (dtype_of(values, dtype), values.get(fortran)) else {
+    let Some([shape, dtype, fortran, data]) = plain_state(values, object) else { return Ok(None) };
+    let (Some((dtype, swap)), Value::Bool(fortran)) = (number_of(values, dtype), values.get(fortran)) else {
         return Ok(None);
     };
     let Some((buffer, length)) = buffers.of(values, data) else { return Ok(None) };
     let shape = shape_of(values, shape)?;
     check(dtype, &shape, length)?;
-    let strides = if *fortran { fortran_strides(&shape) } else { None };
-    Ok(Some(Array { dtype, shape, strides, swap, buffer }))
+    let layout = if *fortran { columns(&shape) } else { Layout::Rows };
+    Ok(Some(Array { dtype, shape, layout, swap, buffer }))
+}
+
+/// Shape, dtype, order and bytes of a plain array. Subclasses (matrix, recarray, masked arrays) mean more than their
+/// elements, and stay objects.
+fn plain_state(values: &Values, object: &Object) -> Option<[ValueId; 4]> {
+    let &[class, ..] = values.sequence(object.args)? else { return None };
+    match (values.global(class)?.is("numpy", "ndarray"), values.sequence(object.state?)?) {
+        (true, &[_, shape, dtype, fortran, data]) => Some([shape, dtype, fortran, data]),
+        _ => None,
+    }
+}
+
+/// Gives the object of an array that is more than a tensor (records, a subclass) what tensors can hold of it, as
+/// entries: the fields of records, or `data`, and the `mask` of a masked array. Whether anything was. Bytes that are
+/// wholly in tensors go out of the object's state.
+fn rescue(values: &mut Values, id: ValueId, buffers: &mut Buffers<'_>, found: &mut Found) -> Result<bool> {
+    let Value::Object(object) = values.get(id) else { return Ok(false) };
+    let masked = values.global(object.class).is_some_and(|g| &*g.name == "_mareconstruct");
+    let mut state = match object.state.and_then(|s| values.sequence(s)) {
+        Some(state) if (5..=7).contains(&state.len()) => state.to_vec(),
+        _ => return Ok(false),
+    };
+    let &[_, shape, dtype, fortran, data, ..] = &state[..] else { return Ok(false) };
+    let (Some(described), Value::Bool(fortran)) = (found.describe(values, dtype), values.get(fortran)) else {
+        return Ok(false);
+    };
+    let fortran = *fortran;
+    let Some((buffer, length)) = buffers.of(values, data) else { return Ok(false) };
+    let shape = shape_of(values, shape)?;
+    let mut taken = Vec::new();
+    let entries = match described.element {
+        Element::Number(dtype, swap) => {
+            check(dtype, &shape, length)?;
+            taken.push(4);
+            let layout = if fortran { columns(&shape) } else { Layout::Rows };
+            let mut arrays = vec![("data", Array { dtype, shape: shape.clone(), layout, swap, buffer })];
+            let mask = state.get(5).filter(|_| masked).and_then(|mask| buffers.of(values, *mask));
+            if let Some((buffer, length)) = mask {
+                check(DType::Bool, &shape, length)?;
+                taken.push(5);
+                let layout = if fortran { columns(&shape) } else { Layout::Rows };
+                arrays.push(("mask", Array { dtype: DType::Bool, shape, layout, swap: false, buffer }));
+            }
+            let mut entries = Vec::new();
+            for (name, array) in arrays {
+                let tensor = found.push(array)?;
+                entries.push((values.push(Value::Str(name.into()))?, values.push(tensor)?));
+            }
+            found.subclasses += 1;
+            entries
+        }
+        Element::Record(fields, others) => {
+            check_size(described.size, &shape, length)?;
+            if others == 0 {
+                taken.push(4);
+            }
+            found.record(values, (&fields, others), (&shape, fortran, described.size), &buffer)?
+        }
+        Element::Other => return Ok(false),
+    };
+    for at in taken {
+        state[at] = values.push(Value::None)?;
+    }
+    let state = values.push(Value::Tuple(state))?;
+    if let Value::Object(object) = values.get_mut(id) {
+        object.entries = entries;
+        object.state = Some(state);
+    }
+    Ok(true)
 }
 
 fn from_buffer(values: &Values, object: &Object, buffers: &mut Buffers<'_>) -> Result<Option<Array>> {
     let args = values.sequence(object.args).unwrap_or_default();
     let (&[data, dtype, shape, order, ..], None) = (args, object.state) else { return Ok(None) };
-    let Some((dtype, swap)) = dtype_of(values, dtype) else { return Ok(None) };
+    let Some((dtype, swap)) = number_of(values, dtype) else { return Ok(None) };
     let Some((buffer, length)) = buffers.of(values, data) else { return Ok(None) };
     let mut shape = shape_of(values, shape)?;
     check(dtype, &shape, length)?;
-    let strides = match (values.str(order), args.get(4).filter(|a| values.get(**a) != &Value::None)) {
-        (Some("C"), None) => None,
-        (Some("F"), None) => fortran_strides(&shape),
+    let layout = match (values.str(order), args.get(4).filter(|a| values.get(**a) != &Value::None)) {
+        (Some("C"), None) => Layout::Rows,
+        (Some("F"), None) => columns(&shape),
         // The bytes have the axes in this order: `reshape(shape).transpose(axes)`.
         (Some("K"), Some(axes)) => {
             let Some(axes) = permutation(values, *axes, shape.len()) else {
@@ -157,11 +314,11 @@ fn from_buffer(values: &Values, object: &Object, buffers: &mut Buffers<'_>) -> R
             let strides = contiguous_strides(&shape);
             let given = shape.clone();
             shape = axes.iter().map(|&a| given[a]).collect();
-            Some(axes.iter().map(|&a| strides[a]).collect())
+            Layout::Strides(axes.iter().map(|&a| strides[a]).collect())
         }
         _ => return Ok(None),
     };
-    Ok(Some(Array { dtype, shape, strides, swap, buffer }))
+    Ok(Some(Array { dtype, shape, layout, swap, buffer }))
 }
 
 /// The axes of a transposition, each below `rank` and there once.
@@ -176,7 +333,7 @@ fn permutation(values: &Values, axes: ValueId, rank: usize) -> Option<Vec<usize>
     (once && axes.len() == rank).then_some(axes)
 }
 
-fn shape_of(values: &Values, id: ValueId) -> Result<Shape> {
+pub(in crate::backends) fn shape_of(values: &Values, id: ValueId) -> Result<Shape> {
     let dims = values.sequence(id).map(|dims| {
         dims.iter().map(|d| values.int(*d).and_then(|d| u64::try_from(d).ok())).collect::<Option<Shape>>()
     });
@@ -192,75 +349,38 @@ fn check(dtype: DType, shape: &[u64], length: u64) -> Result<()> {
     Err(Error::malformed(what))
 }
 
-/// Column-major strides, where they differ from row-major ones.
-fn fortran_strides(shape: &[u64]) -> Option<Shape> {
-    if shape.iter().filter(|d| **d > 1).count() < 2 {
-        return None;
+/// Checks bytes against so many elements of a size.
+fn check_size(size: u64, shape: &[u64], length: u64) -> Result<()> {
+    if element_count(shape).and_then(|n| n.checked_mul(size)) == Some(length) {
+        return Ok(());
     }
+    Err(Error::malformed(format!(
+        "an array of shape {shape:?} and elements of {size} bytes has {length} bytes"
+    )))
+}
+
+/// Column-major order, where it differs from row-major order.
+pub(in crate::backends) fn columns(shape: &[u64]) -> Layout {
+    match shape.iter().filter(|d| **d > 1).count() {
+        0 | 1 => Layout::Rows,
+        _ => Layout::Strides(column_strides(shape)),
+    }
+}
+
+fn column_strides(shape: &[u64]) -> Shape {
     let mut next = 1u64;
-    Some(
-        shape
-            .iter()
-            .map(|&d| {
-                let stride = next;
-                next = next.saturating_mul(d.max(1));
-                stride
-            })
-            .collect(),
-    )
-}
-
-/// A dtype, and whether it is big-endian. `None` for what no tensor holds: strings, dates, records, objects.
-fn dtype_of(values: &Values, id: ValueId) -> Option<(DType, bool)> {
-    let Value::Object(object) = values.get(id) else { return None };
-    if object.construct != Construct::Call || !values.global(object.class)?.is("numpy", "dtype") {
-        return None;
-    }
-    let &[code, ..] = values.sequence(object.args)? else { return None };
-    let dtype = dtype_of_code(values.str(code)?)?;
-    // (version, byte order, subarray, names, fields, …)
-    let &[_, order, subarray, names, fields, ..] = values.sequence(object.state?)? else { return None };
-    if [subarray, names, fields].iter().any(|v| values.get(*v) != &Value::None) {
-        return None;
-    }
-    match values.str(order)? {
-        "<" | "|" | "=" => Some((dtype, false)),
-        ">" => Some((dtype, true)),
-        _ => None,
-    }
-}
-
-/// The dtypes that NumPy has, and what it calls them.
-const CODES: [(&str, DType); 14] = [
-    ("b1", DType::Bool),
-    ("u1", DType::U8),
-    ("i1", DType::I8),
-    ("u2", DType::U16),
-    ("i2", DType::I16),
-    ("u4", DType::U32),
-    ("i4", DType::I32),
-    ("u8", DType::U64),
-    ("i8", DType::I64),
-    ("f2", DType::F16),
-    ("f4", DType::F32),
-    ("f8", DType::F64),
-    ("c8", DType::C64),
-    ("c16", DType::C128),
-];
-
-fn dtype_of_code(code: &str) -> Option<DType> {
-    CODES.iter().find(|(c, _)| *c == code).map(|(_, dtype)| *dtype)
-}
-
-/// What NumPy calls a dtype, if it has it.
-pub(super) fn code_of(dtype: DType) -> Option<&'static str> {
-    CODES.iter().find(|(_, d)| *d == dtype).map(|(code, _)| *code)
+    let strides = shape.iter().map(|&d| {
+        let stride = next;
+        next = next.saturating_mul(d.max(1));
+        stride
+    });
+    strides.collect()
 }
 
 /// A scalar as the plain number that it is.
 fn scalar(values: &Values, object: &Object) -> Option<Value> {
     let &[dtype, bytes] = values.sequence(object.args)? else { return None };
-    let (dtype, swap) = dtype_of(values, dtype)?;
+    let (dtype, swap) = number_of(values, dtype)?;
     let mut bytes = raw(values, bytes)?.to_vec();
     if dtype.size() != Some(bytes.len() as u64) {
         return None;

@@ -1,6 +1,6 @@
 //! Values that describe objects of a library's classes, for [`plan_objects`](super::plan_objects) to write.
 
-use super::numpy::code_of;
+use super::dtypes::code_of;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::value::{Construct, Global, Object, Value, ValueId, Values};

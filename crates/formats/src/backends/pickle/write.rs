@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use super::numpy::code_of;
+use super::dtypes::code_of;
 use super::{ID, INFO};
 use crate::archive::{Archive, Note};
 use crate::dtype::DType;

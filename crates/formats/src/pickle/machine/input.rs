@@ -7,7 +7,7 @@ use crate::{Error, ErrorKind, Result, Value};
 impl<'a> Machine<'a> {
     #[cold]
     pub(super) fn fail(&self, kind: ErrorKind, text: String) -> Error {
-        Error::new(kind, text).at_offset(self.start as u64).with_format("pickle")
+        Error::new(kind, text).at_offset(self.base + self.start as u64).with_format("pickle")
     }
 
     /// A `Malformed` that begins with the opcode's name.
@@ -23,6 +23,7 @@ impl<'a> Machine<'a> {
             let text = format!("the pickle is larger than the limit of {} bytes", self.bytes.len());
             return self.fail(ErrorKind::LimitExceeded, text).with_hint("raise Limits::header_bytes");
         }
+        self.starved.set(true);
         match self.bytes.get(self.start) {
             Some(_) => self.bad("needs more bytes than are left"),
             None => self.fail(ErrorKind::Malformed, "the pickle ends without STOP".into()),
@@ -39,8 +40,15 @@ impl<'a> Machine<'a> {
                 self.pos += taken.len();
                 Ok(taken)
             }
-            None => Err(self.truncated()),
+            None => Err(self.short(n)),
         }
+    }
+
+    /// The error where `n` more bytes are wanted than there are.
+    #[cold]
+    fn short(&self, n: u64) -> Error {
+        self.needs.set(n.saturating_add((self.pos - self.start) as u64));
+        self.truncated()
     }
 
     #[inline(always)]
@@ -103,7 +111,7 @@ impl<'a> Machine<'a> {
         let left = self.bytes.len() - self.pos;
         match usize::try_from(n).ok().filter(|n| *n <= left) {
             Some(n) => self.frame_end = Some(self.pos + n),
-            None => return Err(self.truncated()),
+            None => return Err(self.short(n)),
         }
         Ok(())
     }

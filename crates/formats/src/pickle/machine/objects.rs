@@ -8,7 +8,7 @@ impl<'a> Machine<'a> {
     /// Charges copies of what the file holds once, in bytes.
     pub(in crate::pickle) fn charge(&mut self, n: usize) -> Result<()> {
         self.copied = self.copied.saturating_add(n as u64);
-        if self.copied > FREE_COPIES + COPIES_PER_BYTE * self.pos as u64 {
+        if self.copied > FREE_COPIES + COPIES_PER_BYTE * self.offset() {
             return Err(self
                 .fail(ErrorKind::LimitExceeded, "the pickle copies the same values again and again".into()));
         }
@@ -45,7 +45,7 @@ impl<'a> Machine<'a> {
         let global = self.named(module, name)?;
         self.room(1)?;
         let id = self.values.push(global)?;
-        self.lines.insert(both, id);
+        self.lines.insert(both.into(), id);
         Ok(id)
     }
 
@@ -80,7 +80,8 @@ impl<'a> Machine<'a> {
         self.push_object(Construct::Extension, none, code, None)
     }
 
-    pub(super) fn build(&mut self) -> Result<()> {
+    /// BUILD. Returns what was given a state.
+    pub(super) fn build(&mut self) -> Result<ValueId> {
         let (target, state) = self.pop_two()?;
         self.stack.push(target);
         let before = match self.values.get(target) {
@@ -100,6 +101,6 @@ impl<'a> Machine<'a> {
             Value::Object(object) => object.state = Some(state),
             _ => {}
         }
-        Ok(())
+        Ok(target)
     }
 }

@@ -235,7 +235,7 @@ impl<'a> Machine<'a> {
     #[inline(always)]
     pub(super) fn put(&mut self, at: u64) -> Result<()> {
         let top = self.top()?;
-        self.memo.put(at, top, self.values.len());
+        self.memo.put(at, top, self.values.len() - self.inner_from);
         Ok(())
     }
 

@@ -1,0 +1,190 @@
+//! What a pickle with NumPy arrays opens to: tensors by their paths, and the values around them.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::numpy::{Array, Buffer, Found, Layout};
+use crate::archive::{Archive, Note, no_such_tensor};
+use crate::error::{Error, Result};
+use crate::limits::Limits;
+use crate::naming::name_tensors;
+use crate::source::Source;
+use crate::tensor::{Data, Shape, TensorInfo};
+use crate::traits::FormatInfo;
+use crate::transform::{Strided, SwapBytes};
+use crate::value::{Value, Values};
+
+/// What an archive is made of.
+pub(in crate::backends) struct Parts {
+    pub(in crate::backends) info: &'static FormatInfo,
+    pub(in crate::backends) variety: String,
+    /// What the arrays' places are places in.
+    pub(in crate::backends) source: Source,
+    pub(in crate::backends) files: Vec<PathBuf>,
+    pub(in crate::backends) values: Values,
+    pub(in crate::backends) found: Found,
+    pub(in crate::backends) notes: Vec<Note>,
+}
+
+impl Parts {
+    /// Names the arrays.
+    ///
+    /// # Errors
+    /// `LimitExceeded` for too many tensors, bytes that they declare, or steps to name them.
+    pub(in crate::backends) fn assemble(self, limits: &Limits) -> Result<PickleArchive> {
+        let Self { info, variety, source, files, mut values, found, mut notes } = self;
+        notes.extend(told(&values, &found));
+        let (named, numbered) = name_tensors(&mut values, limits)?;
+        if numbered {
+            notes.push(Note::warning("several paths read the same; a number tells their tensors apart"));
+        }
+        if named.len() as u64 > limits.entries {
+            return Err(Error::limit(format!("more than {} tensors", limits.entries)));
+        }
+        let (mut tensors, mut raw) = (Vec::with_capacity(named.len()), Vec::with_capacity(named.len()));
+        let mut declared = 0u64;
+        for name in named {
+            let array = &found.arrays[name.raw as usize];
+            let info = TensorInfo::new(name.name, array.dtype, array.shape.clone())?;
+            declared = declared.saturating_add(info.bytes());
+            if declared > limits.declared_bytes {
+                let what = format!("the tensors would take more than {} bytes", limits.declared_bytes);
+                return Err(Error::limit(what).with_tensor(info.name()));
+            }
+            tensors.push(info);
+            raw.push(name.raw);
+        }
+        Ok(PickleArchive { info, variety, source, files, tensors, raw, arrays: found.arrays, values, notes })
+    }
+}
+
+/// What a reader of the values should know.
+fn told(values: &Values, found: &Found) -> Vec<Note> {
+    let mut notes = Vec::new();
+    let mut told = |n: u64, make: fn(String) -> Note, one: &str, many: &str| {
+        if n > 0 {
+            notes.push(make(format!("{n} {}", if n == 1 { one } else { many })));
+        }
+    };
+    told(
+        found.scalars,
+        Note::info,
+        "NumPy scalar is read as a plain number",
+        "NumPy scalars are read as plain numbers",
+    );
+    told(
+        found.foreign,
+        Note::warning,
+        "NumPy array is kept as an object: no tensor holds strings, dates or objects",
+        "NumPy arrays are kept as objects: no tensor holds strings, dates or objects",
+    );
+    told(
+        found.records,
+        Note::info,
+        "NumPy array of records is kept as an object, with a tensor for each field of numbers",
+        "NumPy arrays of records are kept as objects, with a tensor for each field of numbers",
+    );
+    told(
+        found.fields_left,
+        Note::info,
+        "field of records holds no numbers and stays in the object",
+        "fields of records hold no numbers and stay in the objects",
+    );
+    told(
+        found.subclasses,
+        Note::info,
+        "matrix or masked array is kept as an object, with its elements as the tensor `data`",
+        "matrices or masked arrays are kept as objects, with their elements as the tensors `data`",
+    );
+    let Some(root) = values.root() else { return notes };
+    let reachable = values.reachable(root);
+    let names: BTreeSet<String> = values
+        .iter()
+        .filter(|(id, _)| reachable[id.index()])
+        .filter_map(|(_, value)| match value {
+            Value::Global(global) => Some(global.to_string()),
+            _ => None,
+        })
+        .collect();
+    if !names.is_empty() {
+        let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+        let more = if names.len() > 5 { ", …" } else { "" };
+        notes.push(Note::info(format!(
+            "what only Python could build is kept as it is described, of {} names: {}{more}",
+            names.len(),
+            shown.join(", ")
+        )));
+    }
+    notes
+}
+
+/// An opened pickle.
+pub(in crate::backends) struct PickleArchive {
+    info: &'static FormatInfo,
+    variety: String,
+    source: Source,
+    files: Vec<PathBuf>,
+    tensors: Vec<TensorInfo>,
+    /// The array of each tensor.
+    raw: Vec<u32>,
+    arrays: Vec<Array>,
+    values: Values,
+    notes: Vec<Note>,
+}
+
+impl PickleArchive {
+    fn tensor_data(&self, index: usize) -> Result<Data<'_>> {
+        let array = &self.arrays[self.raw[index] as usize];
+        let mut data = match &array.buffer {
+            Buffer::File(span) => {
+                Data::lazy(self.source.slice(span.start, span.end.saturating_sub(span.start))?)
+            }
+            Buffer::Memory(bytes) => Data::Owned(bytes.clone()),
+        };
+        let size = array.dtype.size().unwrap_or(1);
+        // A field's bytes are an innermost dimension of their own.
+        if let Layout::Bytes { strides, offset } = &array.layout {
+            let shape: Shape = array.shape.iter().copied().chain([size]).collect();
+            let strides: Shape = strides.iter().copied().chain([1]).collect();
+            data = Data::lazy(Strided::new(data, 1, &shape, &strides, *offset)?);
+        }
+        if array.swap && array.dtype.swap_unit() > 1 {
+            data = Data::lazy(SwapBytes::new(data, array.dtype.swap_unit())?);
+        }
+        if let Layout::Strides(strides) = &array.layout {
+            data = Data::lazy(Strided::new(data, size, &array.shape, strides, 0)?);
+        }
+        Ok(data)
+    }
+}
+
+impl Archive for PickleArchive {
+    fn format(&self) -> &'static str {
+        self.info.id
+    }
+
+    fn variety(&self) -> String {
+        self.variety.clone()
+    }
+
+    fn tensors(&self) -> &[TensorInfo] {
+        &self.tensors
+    }
+
+    fn data(&self, index: usize) -> Result<Data<'_>> {
+        let info = self.tensors.get(index).ok_or_else(|| no_such_tensor(index))?;
+        self.tensor_data(index).map_err(|e| e.with_format(self.info.id).with_tensor(info.name()))
+    }
+
+    fn values(&self) -> Option<&Values> {
+        Some(&self.values)
+    }
+
+    fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        self.files.clone()
+    }
+}
