@@ -31,7 +31,8 @@
 //! # Features
 //! One feature a format: `safetensors`, `torch`, `pickle`, `joblib`; `all-formats` is all of them. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
-//! tokenizer; `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
+//! tokenizer; with it `tokenizers` encodes, and `derive`, `ndarray` and `candle` save and load a program's own
+//! tensors (`model::state_dict`); `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
 //! `torch`, `parallel`, `model`.
 
 use std::path::Path;
