@@ -170,6 +170,9 @@ fn numbers(data: &Data<'_>) -> Result<Vec<f32>> {
     Ok(bytes.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect())
 }
 
+const USAGE: &str = "usage: train FOLDER [--steps N] [--save-every N] [--hidden N] [--background] [--incremental] \
+     [--no-fsync]";
+
 /// What the command line says.
 struct Options {
     folder: PathBuf,
@@ -178,13 +181,12 @@ struct Options {
     hidden: usize,
     background: bool,
     incremental: bool,
+    fsync: bool,
 }
 
 fn options() -> std::result::Result<Options, String> {
     let mut args = std::env::args().skip(1);
-    let folder = args.next().ok_or(
-        "usage: train FOLDER [--steps N] [--save-every N] [--hidden N] [--background] [--incremental]",
-    )?;
+    let folder = args.next().ok_or(USAGE)?;
     let mut options = Options {
         folder: folder.into(),
         steps: 2000,
@@ -192,6 +194,7 @@ fn options() -> std::result::Result<Options, String> {
         hidden: 4096,
         background: false,
         incremental: false,
+        fsync: true,
     };
     while let Some(arg) = args.next() {
         let mut number = || {
@@ -204,6 +207,7 @@ fn options() -> std::result::Result<Options, String> {
             "--hidden" => options.hidden = number()? as usize,
             "--background" => options.background = true,
             "--incremental" => options.incremental = true,
+            "--no-fsync" => options.fsync = false,
             other => return Err(format!("{other} is no option")),
         }
     }
@@ -222,6 +226,7 @@ fn acknowledge(saved: impl IntoIterator<Item = Saved>) {
 fn run(options: &Options) -> Result<()> {
     let mut builder = CheckpointManager::builder(&options.folder)
         .every_steps(options.save_every)
+        .fsync(options.fsync)
         .keep_last(3)
         .keep_best("loss", Goal::Min, 1);
     if options.background {

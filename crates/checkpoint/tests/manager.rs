@@ -59,7 +59,7 @@ fn everything_of_a_state_comes_back() {
         .scheduler(&scheduler)
         .random(&random)
         .extra(&extra)
-        .metric("loss", 0.25)
+        .metric("loss", 0.012_904_376_722_872_257)
         .metric("best", f64::INFINITY);
     let saved = manager.save(&state).unwrap().unwrap();
     assert_eq!(saved.path, root.path().join("checkpoint_epoch10_step1000"));
@@ -79,7 +79,10 @@ fn everything_of_a_state_comes_back() {
     assert!(found.skipped.is_empty());
     let checkpoint = found.checkpoint.unwrap();
     assert_eq!((checkpoint.step(), checkpoint.epoch()), (Some(1000), Some(10.0)));
-    assert_eq!(checkpoint.metrics(), [("loss".to_owned(), 0.25), ("best".to_owned(), f64::INFINITY)]);
+    assert_eq!(
+        checkpoint.metrics(),
+        [("loss".to_owned(), 0.012_904_376_722_872_257), ("best".to_owned(), f64::INFINITY)]
+    );
     let read = checkpoint.weights().unwrap();
     assert_eq!(read.tensor("a").unwrap().data.read_all().unwrap(), bytes);
     let optimizer = checkpoint.optimizer().unwrap().unwrap();
@@ -139,7 +142,9 @@ fn rotation_keeps_the_last_the_best_and_every_third() {
         .keep_every(3)
         .build()
         .unwrap();
-    for (step, loss) in [(1, 0.5), (2, 0.1), (3, 0.4), (4, 0.3), (5, 0.9), (6, 0.8), (7, 0.7), (8, 0.6)] {
+    for (step, loss) in
+        [(1, 0.5), (2, 0.1), (3, 0.4), (4, f64::NAN), (5, 0.1 + 0.2), (6, 0.8), (7, 0.7), (8, 0.6)]
+    {
         save(&mut manager, step, loss);
     }
     let steps: Vec<_> = list(root.path(), &ReadOptions::default()).unwrap().iter().map(|f| f.step).collect();
