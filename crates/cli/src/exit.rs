@@ -5,7 +5,7 @@
 pub(crate) enum Exit {
     /// Everything that was asked for was done; for `diff`: no difference.
     Success = 0,
-    /// `diff` found a difference.
+    /// `diff` found a difference; `checkpoint resume` no checkpoint, or `checkpoint verify` a damaged one.
     Different = 1,
     /// An error, a wrong command line included.
     Error = 2,
@@ -17,7 +17,7 @@ pub(crate) enum Exit {
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0    success; for `diff`: no difference
-  1    `diff` found a difference
+  1    `diff` found a difference; `checkpoint` found none to resume, or a damaged one
   2    an error, a wrong command line included
   130  stopped by Ctrl-C or SIGTERM; nothing half-written is left";
 

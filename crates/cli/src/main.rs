@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
-use crate::commands::{completions, convert, diff, formats, inspect, man, topics};
+use crate::commands::{checkpoint, completions, convert, diff, formats, inspect, man, topics};
 use crate::exit::Exit;
 
 /// Inspect, convert and compare machine-learning model files, without Python and without running what a file says
@@ -33,6 +33,8 @@ enum Command {
     Diff(diff::Args),
     /// Assign documents to the topics of a BERTopic model, by their embeddings
     Topics(topics::Args),
+    /// List, show, verify, prune and resume the checkpoints of a training
+    Checkpoint(checkpoint::Args),
     /// List the formats, and what of each is read and written
     Formats(formats::Args),
     /// Print a shell's completion script
@@ -48,6 +50,7 @@ impl Command {
             Self::Convert(args) => convert::run(args),
             Self::Diff(args) => diff::run(args),
             Self::Topics(args) => topics::run(args),
+            Self::Checkpoint(args) => checkpoint::run(args),
             Self::Formats(args) => formats::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
@@ -61,6 +64,7 @@ impl Command {
             Self::Convert(args) => args.json,
             Self::Diff(args) => args.json,
             Self::Topics(args) => args.json,
+            Self::Checkpoint(args) => args.json(),
             Self::Formats(args) => args.json,
             Self::Completions(_) | Self::Man(_) => false,
         }

@@ -1,5 +1,6 @@
 //! One module a subcommand: its arguments, and what it does.
 
+pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod diff;

@@ -1,5 +1,6 @@
 //! The command as its users run it: a process, its output and its exit code.
 
+mod checkpoint;
 mod convert;
 mod diff;
 mod errors;
