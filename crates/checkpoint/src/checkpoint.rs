@@ -257,12 +257,13 @@ impl Checkpoint {
     /// # Errors
     /// The first thing that is wrong, with the file.
     pub fn verify(&self) -> Result<()> {
-        if let Some(manifest) = &self.manifest {
-            verify::all(&self.path, manifest)?;
-        }
-        read_all(&*self.weights()?)?;
-        if let Some(optimizer) = self.optimizer()? {
-            read_all(&*optimizer)?;
+        let (weights, optimizer) = (self.weights()?, self.optimizer()?);
+        match &self.manifest {
+            Some(manifest) => verify::all(&self.path, manifest)?,
+            None => {
+                read_all(&*weights)?;
+                optimizer.as_deref().map(read_all).transpose()?;
+            }
         }
         self.scheduler()?;
         self.random()?;

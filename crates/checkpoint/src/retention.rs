@@ -18,7 +18,8 @@ pub enum Goal {
 
 /// Which checkpoints stay. A checkpoint stays if any of the rules wants it; without a rule all stay.
 ///
-/// The newest that verifies always stays, and so does every damaged one, which only a person should delete.
+/// The newest that verifies always stays, and so does every damaged one, which only a person should delete, and what
+/// is of another kind than the newest: the files of another program in the same folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
     /// The newest so many.
@@ -134,9 +135,13 @@ pub(crate) fn decide(
         }
     }
     let place = found.iter().position(|f| f.path == good);
+    let kind = place.and_then(|p| found.get(p)).map(|f| f.kind);
     for (i, (f, mut why)) in found.iter().zip(rules.wanted(&found)).enumerate() {
         if f.path == good {
             why.push("the newest that verifies".into());
+        }
+        if Some(f.kind) != kind {
+            why.push("of another kind than the newest that verifies".into());
         }
         // What is newer than the good one was saved after it was looked for.
         if place.is_none_or(|p| i > p) {
@@ -198,6 +203,11 @@ mod tests {
         let all = [found(1, None, false), found(2, None, false), found(3, None, true), found(4, None, true)];
         let rules = Retention { last: Some(1), ..Retention::default() };
         assert_eq!(deleted(&rules, &all, 2), ["1"]);
+        // Of another kind: a torch file beside the folders.
+        let mut other = found(9, None, false);
+        other.kind = Kind::Torch;
+        let all_and = [&[other][..], &all].concat();
+        assert_eq!(deleted(&rules, &all_and, 2), ["1"]);
         // Newer than what was verified: not touched.
         assert!(deleted(&Retention { last: Some(0), ..rules }, &all, 1).is_empty());
     }

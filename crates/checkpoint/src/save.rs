@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
 use weighbridge_formats::write::{ExecuteOptions, FilePlan, WritePlan, execute};
-use weighbridge_formats::{Archive, Error, ErrorKind, Registry, Result, WriteOptions};
+use weighbridge_formats::{Archive, Error, ErrorKind, Note, Registry, Result, WriteOptions};
 
 use crate::layout::{EXTRA, LOG, MANIFEST, OPTIMIZER, RANDOM, SCHEDULER, WEIGHTS};
 use crate::manifest::{FileEntry, Manifest};
@@ -37,6 +37,8 @@ pub struct Saved {
     pub written: u64,
     /// The bytes of files that were linked and not written, since they have not changed.
     pub linked: u64,
+    /// What is stored otherwise than it was given, such as tensors that shared their storage.
+    pub notes: Vec<Note>,
 }
 
 /// Where the files of an earlier checkpoint are, by the hash of their content.
@@ -71,10 +73,11 @@ struct Planned<'a> {
 
 /// Writes a checkpoint: all files and the manifest into a folder of another name, then the rename.
 pub(crate) fn save(draft: &Draft<'_>, state: &State<'_>) -> Result<Saved> {
-    let mut planned = Vec::new();
-    let weights = plan_archive(state.weights, WEIGHTS, draft.options, &mut planned)?;
-    let optimizer =
-        state.optimizer.map(|o| plan_archive(o, OPTIMIZER, draft.options, &mut planned)).transpose()?;
+    let (mut planned, mut notes) = (Vec::new(), Vec::new());
+    let mut archive =
+        |archive, name, planned: &mut _| plan_archive(archive, name, draft.options, planned, &mut notes);
+    let weights = archive(state.weights, WEIGHTS, &mut planned)?;
+    let optimizer = state.optimizer.map(|o| archive(o, OPTIMIZER, &mut planned)).transpose()?;
     for (name, json) in [(SCHEDULER, state.scheduler), (RANDOM, state.random), (EXTRA, state.extra)] {
         if let Some(json) = json {
             planned.push(fixed(name, json_text(json))?);
@@ -119,7 +122,7 @@ pub(crate) fn save(draft: &Draft<'_>, state: &State<'_>) -> Result<Saved> {
         manifest.files[*i].crc32 = sum.get()?;
     }
     let path = staging.place(draft.root, draft.name, draft.options.fsync)?;
-    Ok(Saved { path, manifest, written, linked })
+    Ok(Saved { path, manifest, written, linked, notes })
 }
 
 /// Says of a refused write what that means for the checkpoints that are there.
@@ -171,11 +174,13 @@ fn plan_archive<'a>(
     name: &str,
     options: &SaveOptions,
     planned: &mut Vec<Planned<'a>>,
+    notes: &mut Vec<Note>,
 ) -> Result<String> {
     let mut write = WriteOptions::default();
     write.file_name = name.to_owned();
     write.max_shard_size = options.incremental;
     let plan = Registry::builtin().serializer("safetensors")?.plan(archive, &write)?;
+    notes.extend(plan.notes);
     if options.incremental.is_none() {
         planned.extend(plan.files.into_iter().map(|plan| Planned { plan, blake3: None }));
         return Ok(name.to_owned());
