@@ -45,8 +45,7 @@ fn training_goes_on_from_checkpoints_of_torch_trainer_and_lightning() {
     let folder = dir.path();
     let made = judge("make", folder);
     assert_eq!(made, ["adam", "adamw", "sgd", "trainer", "lightning"]);
-    let losses: Json =
-        serde_json::from_slice(&std::fs::read(folder.join("losses.json")).unwrap()).unwrap();
+    let losses: Json = serde_json::from_slice(&std::fs::read(folder.join("losses.json")).unwrap()).unwrap();
     let out = folder.join("out");
     std::fs::create_dir_all(out.join("trainer/checkpoint-3")).unwrap();
 
@@ -86,10 +85,10 @@ fn training_goes_on_from_checkpoints_of_torch_trainer_and_lightning() {
     assert_eq!(told, [whole(3), whole(6)]);
 
     let listed = list(&folder.join("lightning"), &ReadOptions::default()).unwrap();
-    assert_eq!(listed.iter().map(|f| (f.kind, f.step)).collect::<Vec<_>>(), [
-        (Kind::Lightning, Some(3)),
-        (Kind::Lightning, Some(6))
-    ]);
+    assert_eq!(
+        listed.iter().map(|f| (f.kind, f.step)).collect::<Vec<_>>(),
+        [(Kind::Lightning, Some(3)), (Kind::Lightning, Some(6))]
+    );
     let lightning = Checkpoint::open(&listed[0].path).unwrap();
     assert_eq!(lightning.weights().unwrap().tensor("net.0.weight").unwrap().info.shape(), [8, 4]);
     let extra = lightning.extra().unwrap().unwrap();
