@@ -65,9 +65,9 @@ fn run(folder: PathBuf, mib: usize, rounds: usize) -> Result<()> {
     }
     let (memcpy, blocked, whole) = (median(memcpy), median(blocked), median(whole));
     println!("state      {mib} MiB in {} tensors, {rounds} rounds, medians", state.len());
-    println!("memcpy     {:.3} s", memcpy);
-    println!("blocked    {:.3} s, {:.2} of memcpy", blocked, blocked / memcpy);
-    println!("on disk    {:.3} s, read back and rotated included", whole);
+    println!("memcpy     {memcpy:.3} s");
+    println!("blocked    {blocked:.3} s, {:.2} of memcpy", blocked / memcpy);
+    println!("on disk    {whole:.3} s, read back and rotated included");
     std::fs::remove_dir_all(&folder).map_err(|e| Error::io("removing what was saved", e).with_path(folder))
 }
 
