@@ -24,6 +24,9 @@ const CTFIDF_CONFIG: &str = "ctfidf_config.json";
 const IMAGES: &str = "images";
 const README: &str = "README.md";
 
+/// What is said of c-TF-IDF that was asked to be left alone.
+pub(crate) const WITHOUT_CTFIDF: &str = "c-TF-IDF is left out, as asked: topics cannot be updated or reduced";
+
 /// Whether a folder is a BERTopic model's: it has `topics.json` and a file of topic embeddings.
 pub fn is_directory(path: &Path) -> bool {
     path.join(TOPICS).is_file() && WEIGHTS.iter().any(|name| path.join(name).is_file())
@@ -69,7 +72,7 @@ pub(crate) fn read(folder: &Path, choices: &LoadOptions) -> Result<Read> {
 
     let ctfidf_config = folder.join(CTFIDF_CONFIG);
     match either(folder, CTFIDF, &mut notes) {
-        _ if !choices.ctfidf => {}
+        found if !choices.ctfidf => notes.extend(found.map(|_| Note::changed(WITHOUT_CTFIDF))),
         Some((path, _)) => {
             let archive = open(&path, options, &mut files, &mut notes)?;
             let bytes = read_file(&ctfidf_config, limits, &mut files)?;
@@ -219,7 +222,7 @@ impl<'a> Layout<'a> {
             return Err(Error::invalid_options(what).with_hint("remove it, or leave c-TF-IDF out"));
         }
         if model.ctfidf.is_some() && !options.save_ctfidf {
-            notes.push(Note::changed("c-TF-IDF is left out, as asked: topics cannot be updated or reduced"));
+            notes.push(Note::changed(WITHOUT_CTFIDF));
         }
         if !model.zeroshot_topics.is_empty() {
             notes.push(Note::changed(

@@ -135,8 +135,10 @@ impl<'a> Reader<'a> {
                 }),
             )?;
         }
-        if ctfidf && self.given(state, "c_tf_idf_").is_some() {
-            model.ctfidf = Some(self.ctfidf(state, notes)?);
+        match self.given(state, "c_tf_idf_") {
+            Some(_) if ctfidf => model.ctfidf = Some(self.ctfidf(state, notes)?),
+            Some(_) => notes.push(Note::changed(directory::WITHOUT_CTFIDF)),
+            None => {}
         }
         self.tell_left_out(state, notes);
         Ok(model)

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::config::Config;
 use crate::ctfidf::{Csr, Ctfidf};
+use crate::directory::WITHOUT_CTFIDF;
 use crate::json::{Json, Number};
 use crate::model::{Aspect, AspectValue, ByTopic, Term, TopicModel};
 use crate::numbers;
@@ -52,8 +53,7 @@ impl Picture {
         }
         let ctfidf = model.ctfidf.as_ref().filter(|_| options.save_ctfidf);
         if model.ctfidf.is_some() && ctfidf.is_none() {
-            out.notes
-                .push(Note::changed("c-TF-IDF is left out, as asked: topics cannot be updated or reduced"));
+            out.notes.push(Note::changed(WITHOUT_CTFIDF));
         }
         let root = out.model(model, &config, ctfidf, &options.sklearn_version)?;
         out.values.set_root(root);

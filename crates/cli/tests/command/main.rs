@@ -7,6 +7,7 @@ mod errors;
 mod generated;
 mod inspect;
 mod model;
+mod topics;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
