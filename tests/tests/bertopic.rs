@@ -12,7 +12,8 @@ use weighbridge_tests::{python, workspace};
 
 const MODELS: [&str; 3] = ["given", "kmeans", "outliers"];
 /// What BERTopic's and joblib's writers make of each.
-const SOURCES: [&str; 3] = ["safetensors", "pytorch", "model.plain.pickle"];
+const SOURCES: [&str; 6] =
+    ["safetensors", "pytorch", "model.pickle", "model.plain.pickle", "model.pickle.gz", "model.pickle.lz4"];
 const WAYS: [Serialization; 3] = [Serialization::Safetensors, Serialization::Pytorch, Serialization::Pickle];
 
 fn judge(args: &[&str], tasks: &[Value]) -> Vec<Value> {

@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use weighbridge_bertopic::{Documents, LoadOptions, SaveOptions, Serialization, TopicModel, load, save};
-use weighbridge_formats::{ReadOptions, Registry};
+use weighbridge_bertopic::{
+    Documents, LoadOptions, Pointer, SaveOptions, Serialization, TopicModel, load, save,
+};
+use weighbridge_formats::{NoteKind, ReadOptions, Registry};
 
 const MODELS: [&str; 3] = ["given", "kmeans", "outliers"];
 const WAYS: [&str; 2] = ["safetensors", "pytorch"];
@@ -132,5 +134,40 @@ fn a_light_pickle_comes_back_as_the_directory_it_was_made_of() {
         options.serialization = Serialization::Safetensors;
         save(&again.model, &target, &options).unwrap();
         same_files(&target, &original);
+    }
+}
+
+#[test]
+fn a_whole_pickle_becomes_the_directory_that_bertopic_makes_of_it() {
+    for name in MODELS {
+        for file in ["model.pickle", "model.pickle.gz"] {
+            let loaded = load(golden(name).join(file), &LoadOptions::default()).unwrap();
+            check(&loaded.model, name);
+            // Reducing topics makes their embeddings wider than BERTopic saves them.
+            let wide = loaded.notes.iter().filter(|n| n.text.contains("rounded from f64 to f32")).count();
+            assert_eq!(loaded.notes.len(), 1 + wide, "{name}/{file}: {:?}", loaded.notes);
+            assert!(loaded.notes.iter().all(|n| n.kind == NoteKind::Changed));
+            let note = loaded.notes.last().expect("a note");
+            let left = match name {
+                "kmeans" => "umap_model (an object of sklearn.decomposition._pca.PCA), hdbscan_model",
+                "outliers" => "representation_model (a dict)",
+                _ => "a light model is without representative_docs_",
+            };
+            assert!(note.text.contains(left), "{name}: {}", note.text);
+            let mut options = SaveOptions::default();
+            options.fsync = false;
+            options.save_ctfidf = name != "given";
+            if name == "kmeans" {
+                let pointer = "sentence-transformers/all-MiniLM-L6-v2";
+                options.embedding_model = Pointer::Name(pointer.to_owned());
+            }
+            let folder = tempfile::tempdir().unwrap();
+            for way in WAYS {
+                options.serialization = Serialization::parse(way).unwrap();
+                let target = folder.path().join(way);
+                save(&loaded.model, &target, &options).unwrap();
+                same_files(&target, &golden(name).join(way));
+            }
+        }
     }
 }
