@@ -12,7 +12,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
-use crate::commands::{checkpoint, completions, convert, diff, formats, inspect, man, topics};
+use crate::commands::{card, checkpoint, completions, convert, diff, formats, inspect, man, topics, version};
 use crate::exit::Exit;
 
 /// Inspect, convert and compare machine-learning model files, without Python and without running what a file says
@@ -35,6 +35,10 @@ enum Command {
     Topics(topics::Args),
     /// List, show, verify, prune and resume the checkpoints of a training
     Checkpoint(checkpoint::Args),
+    /// Keep versions of models in a registry folder, with a changelog from what changed
+    Version(version::Args),
+    /// Write a model card from what a model's files say
+    Card(card::Args),
     /// List the formats, and what of each is read and written
     Formats(formats::Args),
     /// Print a shell's completion script
@@ -51,6 +55,8 @@ impl Command {
             Self::Diff(args) => diff::run(args),
             Self::Topics(args) => topics::run(args),
             Self::Checkpoint(args) => checkpoint::run(args),
+            Self::Version(args) => version::run(args),
+            Self::Card(args) => card::run(args),
             Self::Formats(args) => formats::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
@@ -65,6 +71,8 @@ impl Command {
             Self::Diff(args) => args.json,
             Self::Topics(args) => args.json,
             Self::Checkpoint(args) => args.json(),
+            Self::Version(args) => args.json(),
+            Self::Card(args) => args.json,
             Self::Formats(args) => args.json,
             Self::Completions(_) | Self::Man(_) => false,
         }

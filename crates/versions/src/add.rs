@@ -33,6 +33,8 @@ use crate::{card, changelog, draft, time};
 const JOURNAL: &str = ".adding.json";
 /// The longest journal: it holds one entry of a changelog.
 const JOURNAL_BYTES: u64 = 64 << 20;
+/// The longest text that a person may give a version.
+const NOTES_BYTES: usize = 256 << 10;
 /// Files that are open at a time.
 const BATCH: usize = 64;
 
@@ -149,6 +151,10 @@ pub(crate) fn add(
         check_alias(alias)?;
     }
     if let Some(notes) = &options.notes {
+        if notes.len() > NOTES_BYTES {
+            let what = format!("the notes have {} bytes, and {NOTES_BYTES} are allowed", notes.len());
+            return Err(Error::invalid_options(what));
+        }
         changelog::check_body(notes)?;
     }
     let files = ModelFolder::scan(source, options.follow_links)?;
@@ -160,6 +166,15 @@ pub(crate) fn add(
     let mut notes: Vec<_> = recover(model, &lock, options.fsync)?.into_iter().collect();
     notes.extend(files.skipped_note());
 
+    for (name, path) in entries(&model.folder)? {
+        if name != changelog::CHANGELOG && name.to_lowercase() == changelog::CHANGELOG.to_lowercase() {
+            let what = format!(
+                "the file is called {name:?}, and {:?} is what is read and written",
+                changelog::CHANGELOG
+            );
+            return Err(Error::invalid_options(what).with_path(path).with_hint("rename the file"));
+        }
+    }
     let there = model.versions()?;
     let exact = exact(model, source, options, &there)?;
     let previous = match &exact {

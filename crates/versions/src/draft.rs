@@ -50,6 +50,7 @@ fn push_weights(out: &mut String, weights: &WeightsDiff) {
         return;
     }
     let changed = weights.changed.len() as u64;
+    let keys: Vec<_> = weights.other.metadata.iter().map(|(key, _)| key.as_str()).collect();
     let _ = writeln!(
         out,
         "- Weights: {} of {} changed, {} added, {} removed.",
@@ -85,6 +86,17 @@ fn push_weights(out: &mut String, weights: &WeightsDiff) {
         if !list.is_empty() {
             let _ = writeln!(out, "  - {word}: {}.", names(list.iter().map(String::as_str), NAMED));
         }
+    }
+    if !weights.other_bits.is_empty() {
+        let list = names(weights.other_bits.iter().map(String::as_str), NAMED);
+        let _ = writeln!(out, "  - Equal as numbers, with other bits: {list}.");
+    }
+    if !keys.is_empty() {
+        let _ = writeln!(out, "  - Metadata: {} changed.", names(keys.into_iter(), NAMED));
+    }
+    if !weights.other.values.is_empty() {
+        let paths = weights.other.values.iter().map(|(path, _)| path.as_str());
+        let _ = writeln!(out, "  - Values beside the tensors: {} changed.", names(paths, NAMED));
     }
     let [before, after] = weights.parameters;
     let [bytes_before, bytes_after] = weights.bytes.map(size);

@@ -120,6 +120,23 @@ impl ModelFolder {
         self.files.binary_search_by(|f| f.name.as_str().cmp(name)).ok().and_then(|i| self.files.get(i))
     }
 
+    /// Checks that a file which is to be written is not there in another spelling: where case does not count it would
+    /// be overwritten.
+    ///
+    /// # Errors
+    /// `InvalidOptions` with the other spelling.
+    pub(crate) fn check_spelling(&self, name: &str) -> Result<()> {
+        let lower = name.to_lowercase();
+        match self.files.iter().find(|f| f.name != name && f.name.to_lowercase() == lower) {
+            None => Ok(()),
+            Some(other) => {
+                let what =
+                    format!("the file is called {:?}, and {name:?} is what is read and written", other.name);
+                Err(Error::invalid_options(what).with_path(&self.root).with_hint("rename the file"))
+            }
+        }
+    }
+
     pub(crate) fn has(&self, name: &str) -> bool {
         self.file(name).is_some()
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use weighbridge_formats::{Error, Result};
 
@@ -32,6 +32,11 @@ impl VersionedModel {
     /// `InvalidOptions` if the last part of the path is no name for a model ([`check_model_name`]).
     pub fn at(folder: impl AsRef<Path>) -> Result<Self> {
         let given = folder.as_ref();
+        if given.components().next_back() == Some(Component::ParentDir) {
+            return Err(
+                Error::invalid_options("the path ends with `..`, which names no model").with_path(given)
+            );
+        }
         let folder = if given.file_name().is_some() { given.to_owned() } else { canonical(given)? };
         let Some(name) = folder.file_name().and_then(|n| n.to_str()) else {
             return Err(
@@ -278,7 +283,10 @@ impl Reference {
     fn of_folder(path: &Path) -> Result<Self> {
         let real = canonical(path)?;
         let named = real.file_name().and_then(|n| n.to_str()).and_then(of_folder_name);
+        // A folder may be called so by chance: a version has a record that says the same.
+        let recorded = || VersionRecord::read(&real).ok().flatten().map(|r| r.version);
         if let (Some(version), Some(parent)) = (named, path_parent(path, &real))
+            && recorded().as_ref() == Some(&version)
             && let Ok(model) = VersionedModel::at(parent)
         {
             return Ok(Self::Version { model, version });

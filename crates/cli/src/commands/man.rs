@@ -32,8 +32,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         return Ok(Exit::Success);
     };
     std::fs::create_dir_all(dir).map_err(|e| Error::io("creating the folder", e).with_path(dir))?;
-    let pages = std::iter::once(&command).chain(command.get_subcommands().filter(|c| !c.is_hide_set()));
-    for page in pages {
+    // Subcommands have subcommands: every one has its page.
+    let mut pages = vec![&command];
+    while let Some(page) = pages.pop() {
+        pages.extend(page.get_subcommands().filter(|c| !c.is_hide_set() && c.get_name() != "help"));
         let name = page.get_display_name().unwrap_or(page.get_name());
         let path = dir.join(format!("{name}.1"));
         std::fs::write(&path, render(page)?).map_err(|e| Error::io("writing", e).with_path(&path))?;

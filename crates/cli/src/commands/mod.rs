@@ -1,5 +1,6 @@
 //! One module a subcommand: its arguments, and what it does.
 
+pub(crate) mod card;
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod convert;
@@ -10,3 +11,4 @@ pub(crate) mod man;
 pub(crate) mod model;
 mod npy;
 pub(crate) mod topics;
+pub(crate) mod version;

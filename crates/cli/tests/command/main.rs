@@ -1,5 +1,6 @@
 //! The command as its users run it: a process, its output and its exit code.
 
+mod card;
 mod checkpoint;
 mod convert;
 mod diff;
@@ -8,6 +9,7 @@ mod generated;
 mod inspect;
 mod model;
 mod topics;
+mod version;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -121,6 +121,29 @@ fn shapes_configs_and_dtypes_are_told() {
     assert!(!bench.changelog().contains("\n## 9.9.9"));
 }
 
+/// Whatever differs in a byte of the weights is told, if only as a patch.
+#[test]
+fn zeros_and_metadata_that_differ_are_patches() {
+    let bench = Bench::new();
+    bench.add().unwrap();
+    bert(&bench.source(), -0.0);
+    let bits = bench.add().unwrap();
+    assert_eq!(bits.version, Version::new(1, 0, 1));
+    assert!(bits.entry.contains("Equal as numbers, with other bits: `pooler.dense.bias`."), "{}", bits.entry);
+    let plain = safetensors(&[("w", &[1], &[1.0])]);
+    bench.write("model.safetensors", &plain);
+    bench.add().unwrap();
+    let header = String::from_utf8(plain[8..plain.len() - 4].to_vec()).unwrap();
+    let header = header.trim_end().replacen('{', r#"{"__metadata__":{"epoch":"3"},"#, 1);
+    let mut with = (header.len() as u64).to_le_bytes().to_vec();
+    with.extend(header.as_bytes());
+    with.extend(&plain[plain.len() - 4..]);
+    bench.write("model.safetensors", with);
+    let metadata = bench.add().unwrap();
+    assert_eq!(metadata.diff.unwrap().bump(), Some(Bump::Patch));
+    assert!(metadata.entry.contains("Metadata: `epoch` changed."), "{}", metadata.entry);
+}
+
 #[test]
 fn a_version_may_be_chosen_carried_or_bumped() {
     let bench = Bench::new();
@@ -287,7 +310,14 @@ fn what_cannot_be_added_leaves_nothing() {
     };
     bench.write("model.safetensors", b"\x10\0\0\0\0\0\0\0{\"a\":");
     refused(ErrorKind::Malformed, "source/model.safetensors");
+    fs::remove_file(bench.source().join("model.safetensors")).unwrap();
+    bench.write("model.safetensors.index.json", r#"{"weight_map": {"a": "model-1.safetensors"}}"#);
+    refused(ErrorKind::NotFound, "model-1.safetensors");
+    fs::remove_file(bench.source().join("model.safetensors.index.json")).unwrap();
     bert(&bench.source(), 0.5);
+    fs::write(bench.model.folder.join("Changelog.md"), "mine").unwrap();
+    assert!(bench.add().unwrap_err().message().contains("Changelog.md"));
+    fs::remove_file(bench.model.folder.join("Changelog.md")).unwrap();
     bench.write("config.json", "[".repeat(1 << 20));
     refused(ErrorKind::Malformed, "config.json");
     fs::File::create(bench.source().join("config.json")).unwrap().set_len(1 << 34).unwrap();

@@ -16,8 +16,8 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 pub(super) enum Front {
     /// There is none; one would be put in here.
     Absent(usize),
-    /// Its keys, and where lines are added: at the end of its content.
-    Block { keys: BTreeSet<String>, end: usize, ending: &'static str },
+    /// Its keys, and where lines are added: at the end of its content, or at the beginning.
+    Block { keys: BTreeSet<String>, at: usize, first: bool, ending: &'static str },
     /// There is one that is not understood, for this reason.
     Strange(String),
 }
@@ -26,9 +26,12 @@ impl Front {
     pub(super) fn of(text: &[u8]) -> Self {
         let start = if text.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
         let Some((content, ending)) = block(text, start) else { return Self::Absent(start) };
-        let end = content.end;
-        match keys(text.get(content).unwrap_or_default()) {
-            Ok(keys) => Self::Block { keys, end, ending },
+        let inside = text.get(content.clone()).unwrap_or_default();
+        match keys(inside) {
+            Ok(keys) => {
+                let first = ends_in_scalar(inside);
+                Self::Block { keys, at: if first { content.start } else { content.end }, first, ending }
+            }
             Err(line) => Self::Strange(line),
         }
     }
@@ -97,6 +100,23 @@ fn keys(content: &[u8]) -> Result<BTreeSet<String>, String> {
         keys.insert(key(text).ok_or_else(strange)?);
     }
     Ok(keys)
+}
+
+/// Whether the last entry may have a block scalar (`|`, `>`), whose text ends as the content does: the line break that
+/// stands before an added line would become part of it.
+fn ends_in_scalar(content: &[u8]) -> bool {
+    let is_indicator = |line: &[u8]| {
+        let code = line.split(|&b| b == b'#').next().unwrap_or_default().trim_ascii_end();
+        let code =
+            code.iter().rposition(|b| !matches!(b, b'0'..=b'9' | b'+' | b'-')).and_then(|at| code.get(at));
+        matches!(code, Some(b'|' | b'>'))
+    };
+    let mut last = false;
+    for line in content.split(|b| matches!(b, b'\r' | b'\n')) {
+        let begins = line.first().is_some_and(|b| !matches!(b, b' ' | b'\t' | b'#' | b'-'));
+        last = (last && !begins) || is_indicator(line);
+    }
+    last
 }
 
 /// The key that a line at the left margin begins with.
@@ -182,11 +202,12 @@ pub(super) fn add(text: &[u8], front: &Front, entries: &[(String, Yaml)]) -> Vec
             let blank = if text.get(*at..).is_none_or(<[u8]>::is_empty) { "" } else { "\n" };
             (*at, format!("---\n{lines}---\n{blank}").replace('\n', ending))
         }
+        Front::Block { at, first: true, ending, .. } => (*at, lines.replace('\n', ending)),
         // The last line's break belongs to the closing `---`, so the added lines begin with one and do not end so.
-        Front::Block { keys, end, ending } => {
+        Front::Block { keys, at, ending, .. } => {
             let lines = lines.trim_end_matches('\n');
-            let first = if keys.is_empty() && is_blank_block(text, *end) { "" } else { "\n" };
-            (*end, format!("{first}{lines}").replace('\n', ending))
+            let first = if keys.is_empty() && is_blank_block(text, *at) { "" } else { "\n" };
+            (*at, format!("{first}{lines}").replace('\n', ending))
         }
     };
     let mut out = Vec::with_capacity(text.len() + added.len());
@@ -252,6 +273,14 @@ mod tests {
         assert_eq!(add("---\n\n---\nB"), "---\nnew:\n- \"no\"\n- x\n---\nB");
         assert_eq!(add("# T\r\n"), "---\r\nnew:\r\n- \"no\"\r\n- x\r\n---\r\n\r\n# T\r\n");
         assert_eq!(add(""), "---\nnew:\n- \"no\"\n- x\n---\n");
+        // The text of a block scalar would grow by a line break.
+        for scalar in ["a: |\n  x", "a: >+ # y\n  x\n\n", "a:\n- b: |2-\n    x"] {
+            assert_eq!(
+                add(&format!("---\n{scalar}\n---\nB")),
+                format!("---\nnew:\n- \"no\"\n- x\n{scalar}\n---\nB")
+            );
+        }
+        assert!(add("---\na: |\n  x\nb: 1\n---\n").contains("b: 1\nnew:"));
         assert_eq!(add("---\n{a: 1}\n---\n"), "---\n{a: 1}\n---\n");
     }
 

@@ -149,6 +149,7 @@ pub(crate) fn of_folder(
     options: &CardOptions,
     version: Option<CardVersion<'_>>,
 ) -> Result<Card> {
+    folder.check_spelling(README)?;
     let old = folder.read(README, LONGEST)?;
     let name = options
         .name

@@ -114,6 +114,13 @@ fn a_version_in_a_registry_gets_no_other_card() {
     let error = write_card(&added.folder, &CardOptions::default()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::InvalidOptions);
     assert!(card(&added.folder, &CardOptions::default()).unwrap().changed());
+    // Any other folder may be called so.
+    let by_chance = dir.path().join("runs/v1.0.0");
+    bert(&by_chance, 0.0);
+    write_card(&by_chance, &CardOptions::default()).unwrap();
+    fs::rename(by_chance.join(README), by_chance.join("Readme.md")).unwrap();
+    let error = write_card(&by_chance, &CardOptions::default()).unwrap_err();
+    assert!(error.message().contains("Readme.md"), "{error}");
 }
 
 #[test]

@@ -130,6 +130,14 @@ pub(super) fn reasons(diff: &ModelDiff) -> Vec<Reason> {
         push(Bump::Minor, format!("{} changed", plural(weights.changed.len() - reshaped, "tensor")));
     }
 
+    if !weights.other_bits.is_empty() {
+        let number = plural(weights.other_bits.len(), "tensor");
+        push(Bump::Patch, format!("{number} changed in bits and not in numbers"));
+    }
+    if !weights.other.is_empty() {
+        push(Bump::Patch, "what is beside the tensors changed in the weights' files".to_owned());
+    }
+
     for config in &diff.configs {
         for bump in [Bump::Major, Bump::Minor, Bump::Patch] {
             // Only the model's own config has structure; others, of generation say, only change what comes out.
@@ -155,9 +163,11 @@ pub(super) fn reasons(diff: &ModelDiff) -> Vec<Reason> {
             format!("the vocabulary: {added} tokens added, {removed} removed, {moved} with another id"),
         );
     }
-    if !tokenizer.parts.is_empty() {
-        let parts: Vec<_> = tokenizer.parts.iter().map(|p| crate::markdown::plain(p, 80)).collect();
-        push(Bump::Major, format!("tokenizer.json: {}", parts.join(", ")));
+    for part in &tokenizer.parts {
+        // These two are settings, which callers change as well; the others decide what a text is cut into.
+        let setting = matches!(&**part, "truncation" | "padding");
+        let bump = if setting { Bump::Minor } else { Bump::Major };
+        push(bump, format!("tokenizer.json: {} changed", crate::markdown::plain(part, 80)));
     }
     for config in &tokenizer.configs {
         push(Bump::Minor, format!("{} differs", config.file));

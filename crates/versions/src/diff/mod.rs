@@ -144,6 +144,8 @@ impl ModelDiff {
         }
         let (a, b) = (Tokenizer::read(older, &mut out.notes)?, Tokenizer::read(newer, &mut out.notes)?);
         (out.tokenizer.vocabulary, out.tokenizer.parts) = vocabulary::compare(&a, &b);
+        // Both sides may have the same to say.
+        out.notes.dedup();
 
         // What has been compared by its content need not be compared by its bytes.
         let known = |name: &str| {
@@ -227,3 +229,6 @@ fn same_bytes(a: &ModelFile, b: &ModelFile, observer: Option<&dyn Observer>) -> 
     }
     Ok(true)
 }
+
+#[cfg(test)]
+mod tests;

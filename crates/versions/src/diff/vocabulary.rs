@@ -194,8 +194,8 @@ impl<'de> Visitor<'de> for Document {
                     }
                     out.parts.insert(key, tokens);
                 }
-                // The version of the file's layout, and settings of a call that the caller changes as well.
-                "version" | "truncation" | "padding" => {
+                // That of the file's layout.
+                "version" => {
                     map.next_value::<IgnoredAny>()?;
                 }
                 _ => {

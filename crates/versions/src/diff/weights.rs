@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use weighbridge_formats::write::Observer;
 use weighbridge_formats::{
-    Archive, DType, DiffOptions, Error, ErrorKind, Note, ReadOptions, Registry, Result, TensorDiff, diff,
+    Archive, DType, DiffOptions, Error, ErrorKind, Note, OtherDiff, ReadOptions, Registry, Result,
+    TensorDiff, diff,
 };
 
 use crate::folder::ModelFolder;
@@ -57,7 +58,13 @@ impl Weights {
         match registry.open_path(&folder.root, &ReadOptions::default()) {
             Ok(archive) => weights.push(folder, String::new(), archive),
             Err(e) if e.kind() == ErrorKind::InvalidOptions => weights.open_each(folder, &registry)?,
-            Err(e) if tolerable(&e) => weights.absent = Some(e.message().to_owned()),
+            // That there are no weights is said of the folder; of a file, that a part of it is missing.
+            Err(e)
+                if tolerable(&e)
+                    && (e.kind() != ErrorKind::NotFound || e.path() == Some(folder.root.as_path())) =>
+            {
+                weights.absent = Some(e.message().to_owned());
+            }
             Err(e) => return Err(e),
         }
         Ok(weights)
@@ -74,7 +81,7 @@ impl Weights {
                     self.push(folder, format!("{}/", file.name), archive);
                     self.files.insert(file.name.clone());
                 }
-                Err(e) if tolerable(&e) => {
+                Err(e) if tolerable(&e) && e.kind() != ErrorKind::NotFound => {
                     self.notes.push(Note::info(format!(
                         "{} is not compared by tensors: {}",
                         file.name,
@@ -145,6 +152,10 @@ pub struct WeightsDiff {
     pub removed: Vec<String>,
     /// The tensors that both have and that differ in shape, dtype or numbers.
     pub changed: Vec<TensorDiff>,
+    /// The tensors whose numbers are equal and whose bits are not: -0 and 0, two NaNs.
+    pub other_bits: Vec<String>,
+    /// What differs beside the tensors: text metadata, and values such as a step count.
+    pub other: OtherDiff,
     /// The number of elements of all tensors, before and after.
     pub parameters: [u64; 2],
     /// The bytes of all tensors, before and after.
@@ -156,12 +167,13 @@ pub struct WeightsDiff {
 }
 
 impl WeightsDiff {
-    /// Whether every tensor is the same. Not so where the tensors were not compared.
+    /// Whether every tensor is the same, and what is beside them. Not so where the tensors were not compared.
     pub fn is_equal(&self) -> bool {
+        let names = [&self.added, &self.removed, &self.other_bits];
         self.not_compared.is_none()
-            && self.added.is_empty()
-            && self.removed.is_empty()
+            && names.iter().all(|n| n.is_empty())
             && self.changed.is_empty()
+            && self.other.is_empty()
     }
 
     /// The tensors whose shape changed.
@@ -223,6 +235,10 @@ pub(super) fn compare(a: &Weights, b: &Weights, observer: Option<&dyn Observer>)
         out.compared += report.compared;
         out.removed.extend(report.only_in_a.into_iter().map(full));
         out.added.extend(report.only_in_b.into_iter().map(full));
+        out.other_bits.extend(report.nearly_equal.into_iter().map(|t| full(t.name)));
+        out.other.metadata.extend(report.other.metadata);
+        out.other.values.extend(report.other.values.into_iter().map(|(path, sides)| (full(path), sides)));
+        out.other.more_values |= report.other.more_values;
         out.changed.extend(report.different.into_iter().map(|mut t| {
             t.name = full(t.name);
             t
