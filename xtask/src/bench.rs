@@ -35,6 +35,9 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         script.args(["--json", &json]);
     }
     let mut outcome = run_command(script);
+    if outcome.is_ok() {
+        outcome = background_save(&work, &gib, &runs);
+    }
     if outcome.is_ok() && peers {
         outcome = rust_peers(&work, &runs);
     }
@@ -43,6 +46,16 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         fs::remove_dir_all(&work)?;
     }
     outcome
+}
+
+/// For how long a background save of a training's state keeps its caller waiting, beside a `memcpy` of that state.
+fn background_save(work: &Path, gib: &str, runs: &str) -> Outcome {
+    println!("\nA background save of a checkpoint");
+    let blocking = build("weighbridge-examples", "blocking", true)?;
+    let mib = (gib.parse::<f64>()? * 1024.0).ceil().to_string();
+    let mut measure = command(blocking, &[]);
+    measure.arg(work.join("checkpoints")).args([&mib, runs]);
+    run_command(measure)
 }
 
 /// Builds the peers in their own workspace and runs them over the files that the Python script made.

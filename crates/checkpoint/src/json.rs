@@ -13,7 +13,7 @@ use weighbridge_formats::{Archive, Data, Error, ReadAt, Result, Value, ValueId, 
 /// How deep values may nest; what lies deeper is cut off with `{"$deeper": true}`.
 const DEPTH: u32 = 64;
 /// The most values that one part may take as JSON, shared ones counted each time.
-const VALUES: u32 = 2_000_000;
+const VALUES: u32 = 500_000;
 /// The most bytes of a tensor that stand in JSON.
 const TENSOR_BYTES: u64 = 64 << 10;
 
@@ -21,7 +21,7 @@ const TENSOR_BYTES: u64 = 64 << 10;
 /// tensors.
 ///
 /// # Errors
-/// `LimitExceeded` for more than two million values; what reading a tensor says.
+/// `LimitExceeded` for more than half a million values; what reading a tensor says.
 pub(crate) fn archive_to_json(archive: &dyn Archive) -> Result<Json> {
     match archive.values().and_then(|v| Some((v, v.root()?))) {
         Some((values, root)) => values_to_json(archive, values, root, &[]),
@@ -208,7 +208,7 @@ mod tests {
         }
         values.set_root(id);
         let archive = MemoryArchive::new([]).unwrap().with_values(values);
-        assert!(archive_to_json(&archive).unwrap_err().message().contains("more than 2000000 values"));
+        assert!(archive_to_json(&archive).unwrap_err().message().contains("more than 500000 values"));
     }
 
     #[test]

@@ -88,9 +88,11 @@ pub struct Pruned {
     pub deleted: Vec<PathBuf>,
     /// Newer checkpoints than the newest that verifies, and what is wrong with them.
     pub skipped: Vec<Skipped>,
+    /// What processes that are gone had left unfinished, and is removed.
+    pub cleaned: Vec<PathBuf>,
 }
 
-/// Deletes the checkpoints of a folder that no rule wants.
+/// Deletes the checkpoints of a folder that no rule wants, and what processes that are gone left in it.
 ///
 /// First the newest checkpoint that verifies is found, by reading it; it stays whatever the rules say. Each one that
 /// goes is renamed aside and then removed, so that a kill leaves it whole or gone.
@@ -113,10 +115,12 @@ pub fn prune(root: &Path, rules: &Retention, dry_run: bool) -> Result<Pruned> {
         .with_hint("`checkpoint verify` says what is wrong with each"));
     };
     let (kept, deleted) = decide(rules, &found, &newest_good, &newest.skipped);
+    let mut cleaned = Vec::new();
     if !dry_run {
+        cleaned = stage::clean(root)?;
         stage::delete(root, &deleted, true)?;
     }
-    Ok(Pruned { kept, deleted, skipped: newest.skipped })
+    Ok(Pruned { kept, deleted, skipped: newest.skipped, cleaned })
 }
 
 /// Parts a list into what stays and what goes. `good` is known to verify.

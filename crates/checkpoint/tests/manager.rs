@@ -215,8 +215,12 @@ fn pruning_never_takes_the_last_good_one() {
     let dry = prune(root.path(), &rules, true).unwrap();
     assert_eq!(dry.deleted, saved[..2]);
     assert_eq!(names(root.path()).len(), 4, "a dry run deletes nothing");
+    // What a killed process leaves: no lock is on it.
+    let leftover = root.path().join(".checkpoint_epoch0_step5.0123456789abcdef.tmp");
+    std::fs::create_dir(&leftover).unwrap();
+    std::fs::write(leftover.join("model.safetensors"), "half").unwrap();
     let done = prune(root.path(), &rules, false).unwrap();
-    assert_eq!(done.deleted, saved[..2]);
+    assert_eq!((&done.deleted[..], &done.cleaned[..]), (&saved[..2], &[leftover][..]));
     assert_eq!(done.skipped.len(), 1);
     assert_eq!(names(root.path()), ["checkpoint_epoch0_step3", "checkpoint_epoch0_step4"]);
     // With none that verifies nothing goes.
@@ -400,4 +404,65 @@ fn a_checkpoint_that_is_being_written_is_not_cleaned_away() {
     assert!(list(root.path(), &ReadOptions::default()).unwrap().is_empty(), "it is not visible");
     slow.join().unwrap();
     assert_eq!(names(root.path()), ["checkpoint_epoch0_step1"]);
+}
+
+/// A torch file whose scheduler contains itself, many times over.
+#[test]
+fn a_state_that_contains_itself_is_an_error_and_no_overflow() {
+    use weighbridge_formats::value::Dict;
+    use weighbridge_formats::write::{ExecuteOptions, execute};
+    use weighbridge_formats::{Registry, Value, Values, WriteOptions};
+    let mut values = Values::new();
+    let list = values.push(Value::List(Vec::new())).unwrap();
+    *values.get_mut(list) = Value::List(vec![list; 3]);
+    let mut dict = Dict::default();
+    for (key, value) in [("model", Value::Dict(Box::default())), ("scheduler", Value::None)] {
+        let key_id = values.push(Value::Str(key.into())).unwrap();
+        let value = if key == "scheduler" { list } else { values.push(value).unwrap() };
+        dict.entries.push((key_id, value));
+    }
+    let root = values.push(Value::Dict(Box::new(dict))).unwrap();
+    values.set_root(root);
+    let archive = MemoryArchive::new([]).unwrap().with_values(values);
+    let folder = tempfile::tempdir().unwrap();
+    let mut options = WriteOptions::default();
+    options.file_name = "loop.pt".into();
+    let plan = Registry::builtin().serializer("torch").unwrap().plan(&archive, &options).unwrap();
+    execute(plan, folder.path(), &ExecuteOptions::default()).unwrap();
+    let checkpoint = Checkpoint::open(folder.path().join("loop.pt")).unwrap();
+    assert_eq!(checkpoint.scheduler().unwrap_err().kind(), ErrorKind::LimitExceeded);
+    assert!(checkpoint.verify().is_err());
+}
+
+/// Every byte of every file, changed or cut off: resume goes back to the checkpoint before, and nothing panics.
+#[test]
+fn no_damaged_byte_is_taken_for_a_checkpoint() {
+    let root = tempfile::tempdir().unwrap();
+    let mut manager = CheckpointManager::builder(root.path()).fsync(false).build().unwrap();
+    let bytes = [7u8; 24];
+    let weights = weights(&bytes);
+    let random = json!({"seed": 1});
+    for step in 1..=2 {
+        manager.save(&State::new(&weights).at(0, step).random(&random).metric("loss", 0.5)).unwrap();
+    }
+    let newest = root.path().join("checkpoint_epoch0_step2");
+    let mut tried = 0;
+    for name in ["model.safetensors", "random.json", "checkpoint.json"] {
+        let path = newest.join(name);
+        let whole = std::fs::read(&path).unwrap();
+        for at in 0..whole.len() {
+            let mut flipped = whole.clone();
+            flipped[at] ^= 0x11;
+            for damaged in [&flipped[..], &whole[..at]] {
+                std::fs::write(&path, damaged).unwrap();
+                let found = resume(root.path(), &ReadOptions::default()).unwrap();
+                assert_eq!(found.checkpoint.and_then(|c| c.step()), Some(1), "{name}, byte {at}");
+                tried += 1;
+            }
+        }
+        std::fs::write(&path, whole).unwrap();
+    }
+    assert!(tried > 1000, "{tried}");
+    let found = resume(root.path(), &ReadOptions::default()).unwrap();
+    assert_eq!(found.checkpoint.and_then(|c| c.step()), Some(2));
 }

@@ -397,10 +397,14 @@ fn run_prune(args: &Prune) -> Result<Exit> {
                 .collect::<Json>(),
             "deleted": done.deleted.iter().map(|p| p.to_string_lossy()).collect::<Json>(),
             "skipped": skipped_json(&done.skipped),
+            "cleaned": done.cleaned.iter().map(|p| p.to_string_lossy()).collect::<Json>(),
         }))?;
         return Ok(Exit::Success);
     }
     let mut out = String::new();
+    for path in &done.cleaned {
+        let _ = writeln!(out, "removed an unfinished one, {}", one_line(&path.to_string_lossy()));
+    }
     for (path, why) in &done.kept {
         let _ = writeln!(out, "keep    {}: {}", one_line(&path.to_string_lossy()), one_line(why));
     }
