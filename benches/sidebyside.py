@@ -1,12 +1,14 @@
 """Weighbridge beside `cp` and beside what Python users do instead, over the same files, in one run.
 
-python sidebyside.py --work DIR [--bin WEIGHBRIDGE] [--runs N] [--gib G] [--json OUT]
+python sidebyside.py --work DIR [--bin WEIGHBRIDGE] [--library LIBRARY] [--runs N] [--gib G] [--json OUT] [--only TEXT]
 
 How it measures:
 
 - The tools of a case take turns (A B C, A B C, ...), so that a machine that slows down slows all of them. A first
   round is not counted. What is printed is the median, the least, and the ratio to weighbridge: ratios are what counts.
 - Python's ways run inside this process, imports done; `weighbridge` and `cp` are whole processes, start-up included.
+- The library is held against Python's in the same way: `benches/library.rs` is one warm process, with the same tensors
+  in its memory, that takes the time of each call.
 - The input is in the page cache, nothing is synced to disk, and what a run wrote is deleted before the next. Use a
   folder in memory (/dev/shm): on a disk, writing back what an earlier run left disturbs a later one.
 - Before each run, `cp`'s included, some GiB of memory are filled and freed. A virtual machine that has to ask its host
@@ -20,6 +22,7 @@ import json
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 
@@ -115,6 +118,37 @@ os.write(note, f"{took} {usage.ru_maxrss} {os.waitstatus_to_exitcode(status)}".e
 """
 
 
+class Library:
+    """The warm process of `benches/library.rs`; each of its ways is a command to it."""
+
+    def __init__(self, program, model):
+        self.process = subprocess.Popen([program, model], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        if self.process.stdout.readline() != "ready\n":
+            raise SystemExit(f"{program} does not start")
+
+    def way(self, *words):
+        def run():
+            self.process.stdin.write(" ".join(words) + "\n")
+            self.process.stdin.flush()
+            return float(self.process.stdout.readline()), None
+
+        return {"weighbridge": run}
+
+
+def touched(tensors):
+    """Reads every byte of tensors, as something that is loaded to be used is read."""
+    return sum(tensor.view(torch.int32).sum() for tensor in tensors.values()), tensors
+
+
+def load_shards(folder):
+    """A sharded set as transformers and others load it with safetensors."""
+    tensors = {}
+    for name in sorted(os.listdir(folder)):
+        if name.endswith(".safetensors"):
+            tensors.update(load_file(os.path.join(folder, name)))
+    return tensors
+
+
 def inside(function):
     """A way that is a call inside this warm process: its seconds; its memory is not told."""
 
@@ -148,8 +182,51 @@ def listed_safe(path):
         return [(name, file.get_slice(name).get_shape()) for name in file.keys()]
 
 
-def cases(files, weighbridge):
+def cases(files, weighbridge, library):
     """The table: each case's ways, by name."""
+    return {**conversions(files, weighbridge), **library_cases(files, weighbridge, library)}
+
+
+def library_cases(files, weighbridge, program):
+    """What a program does with a model in its memory: saving it, loading it."""
+    if not program:
+        return {}
+    shards = os.path.join(os.path.dirname(files.st), "shards")
+    if not os.path.isdir(shards):
+        command = [weighbridge, "convert", files.st, shards, "--to", "safetensors", "--max-shard-size", "400MB"]
+        subprocess.run([*command, "--no-fsync", "--quiet"], check=True)
+    library = Library(program, files.st)
+    tensors = load_file(files.st)
+    to = files.to
+    # load_file maps: without a copy, saving would time the reading of the file too.
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    return {
+        "save from memory, safetensors": {
+            "cp": process("cp", files.st, to("copy.safetensors")),
+            "save_file": inside(lambda: save_file(tensors, to("python.safetensors"))),
+            **library.way("save", to("own"), "safetensors"),
+        },
+        "save from memory, torch": {
+            "cp": process("cp", files.bin, to("copy.bin")),
+            "torch.save": inside(lambda: torch.save(tensors, to("python.bin"))),
+            **library.way("save", to("own"), "torch"),
+        },
+        "load shards, every byte read": {
+            "load_file+sum": inside(lambda: touched(load_shards(shards))),
+            **library.way("touch", shards),
+        },
+        "load shards into memory": {
+            "load_file+clone": inside(lambda: {n: t.clone() for n, t in load_shards(shards).items()}),
+            **library.way("load", shards),
+        },
+        "open shards": {
+            "load_file": inside(lambda: load_shards(shards)),
+            **library.way("open", shards),
+        },
+    }
+
+
+def conversions(files, weighbridge):
     to = files.to
     own = lambda *arguments: {"weighbridge": process(weighbridge, *arguments)} if weighbridge else {}
     convert = lambda source, name, *more: own("convert", source, to(name), *more, "--no-fsync", "--quiet")
@@ -229,6 +306,8 @@ def main():
     parser.add_argument("--gib", type=float, default=1.5)
     parser.add_argument("--warm", type=float, default=4, help="GiB to fill and free before each run")
     parser.add_argument("--json")
+    parser.add_argument("--library", help="the program of benches/library.rs")
+    parser.add_argument("--only", default="", help="the cases whose names have this text")
     arguments = parser.parse_args()
     if arguments.runs < 1:
         parser.error("--runs must be at least 1")
@@ -236,7 +315,9 @@ def main():
     files = Files(arguments.work, arguments.gib)
     in_memory = os.path.realpath(arguments.work).startswith("/dev/shm")
     result = {}
-    for case, ways in cases(files, arguments.bin).items():
+    for case, ways in cases(files, arguments.bin, arguments.library).items():
+        if arguments.only not in case:
+            continue
         times, peaks = measure(ways, files, arguments.runs, in_memory, arguments.warm)
         result[case] = show(case, times, peaks)
     files.clear()

@@ -1,4 +1,4 @@
-//! `cargo xtask bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--peers]`: Weighbridge beside `cp` and beside its
+//! `cargo xtask bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--only TEXT] [--peers]`: Weighbridge beside `cp` and beside its
 //! peers, over the same files, on memory rather than a disk where the system has such a folder.
 
 use crate::Outcome;
@@ -16,12 +16,14 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let gib = number(take_value(&mut arguments, "--gib")?, "1.5")?;
     let work = take_value(&mut arguments, "--work")?.map(PathBuf::from);
     let json = take_value(&mut arguments, "--json")?;
+    let only = take_value(&mut arguments, "--only")?.unwrap_or_default();
     let peers = take_flag(&mut arguments, "--peers");
     done(&arguments)?;
 
     let python = setup::ensure()?.python;
-    println!("bench: building the command (release)");
+    println!("bench: building the command and the library's program (release)");
     let weighbridge = build("weighbridge-cli", "weighbridge", true)?;
+    let library = build("weighbridge-benches", "library", true)?;
     let memory = Path::new("/dev/shm");
     let own = if memory.is_dir() { memory.join("weighbridge-bench") } else { target().join("bench") };
     let work = std::path::absolute(work.as_deref().unwrap_or(&own))?;
@@ -30,7 +32,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 
     let mut script = command(&python, &["-B"]);
     script.arg(root().join("benches/sidebyside.py")).arg("--work").arg(&work).arg("--bin").arg(&weighbridge);
-    script.args(["--runs", &runs, "--gib", &gib]);
+    script.arg("--library").arg(&library).args(["--runs", &runs, "--gib", &gib, "--only", &only]);
     if let Some(json) = json {
         script.args(["--json", &json]);
     }

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use weighbridge_formats::source::is_plain_relative;
 use weighbridge_formats::{Error, Note, Registry, Result, Source};
 
+use crate::tokenizer::FileKind;
+
 /// What a file of a model's folder is for.
 #[non_exhaustive]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -40,24 +42,8 @@ pub struct ModelFile {
     pub bytes: u64,
 }
 
-/// The names of tokenizers' files. Source: `vocab_files_names` of the tokenizers of transformers 4 and 5.
-const TOKENIZER: &[&str] = &[
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "chat_template.jinja",
-    "chat_template.json",
-    "spiece.model",
-    "sentencepiece.bpe.model",
-    "tokenizer.model",
-    "bpe.codes",
-    "vocab.pkl",
-    "vocab.bin",
-];
+/// Names of tokenizers' files beside those that [`FileKind`] has: they are carried along, and not read.
+const TOKENIZER: &[&str] = &["chat_template.json", "bpe.codes"];
 
 /// The endings of weights that are not converted.
 const OTHER_WEIGHTS: &[&str] = &[
@@ -100,7 +86,7 @@ pub fn role(registry: &Registry, name: &str) -> Role {
     } else if folder.is_some() {
         // Parts of a pipeline lie below: each is carried as it is, a part's weights included.
         Role::Asset
-    } else if TOKENIZER.contains(&base) {
+    } else if is_tokenizer(base) {
         Role::Tokenizer
     } else if registry.is_weights_name(base) {
         Role::Weights
@@ -111,6 +97,10 @@ pub fn role(registry: &Registry, name: &str) -> Role {
             _ => Role::Asset,
         }
     }
+}
+
+fn is_tokenizer(name: &str) -> bool {
+    TOKENIZER.contains(&name) || FileKind::ALL.iter().any(|kind| kind.names().contains(&name))
 }
 
 /// The files of a folder and its subfolders, sorted by name; hidden ones are left out, and with a note those that

@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::files::{self, ModelFile, Role, role};
 use crate::names::unwrapped;
 use crate::report::{Expected, LoadReport, compare};
+use crate::tokenizer::{FileKind, Finding, Tokenizer, TokenizerFiles};
 
 /// The parts of a training checkpoint that are a model's weights, the usual ones first.
 const PARTS: &[&str] = &["model_state_dict", "state_dict", "model"];
@@ -186,6 +187,7 @@ impl ModelLoader {
             None => None,
         };
         Ok(Model {
+            folder,
             path: self.path,
             weights,
             config,
@@ -308,6 +310,7 @@ fn usual_part(archive: &dyn Archive) -> Option<&'static str> {
 
 /// An opened model.
 pub struct Model {
+    folder: PathBuf,
     path: PathBuf,
     weights: Box<dyn Archive>,
     config: Option<Config>,
@@ -348,6 +351,46 @@ impl Model {
     /// The files of one role.
     pub fn files_of(&self, role: Role) -> impl Iterator<Item = &ModelFile> {
         self.files.iter().filter(move |f| f.role == role)
+    }
+
+    /// The files of the tokenizer, and which layout they are.
+    ///
+    /// # Errors
+    /// `Malformed` for a tokenizer's config that is no JSON object.
+    pub fn tokenizer_files(&self) -> Result<TokenizerFiles> {
+        let mut chosen = Vec::new();
+        for file in self.files_of(Role::Tokenizer) {
+            let base = file.name.to_lowercase();
+            let kind = FileKind::ALL.iter().find(|kind| kind.names().contains(&&*base));
+            chosen.extend(kind.map(|kind| (*kind, file.path.clone())));
+        }
+        TokenizerFiles::find(&self.folder, &chosen)
+    }
+
+    /// The tokenizer; `None` where there is none.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::load`].
+    pub fn tokenizer(&self) -> Result<Option<Tokenizer>> {
+        let files = self.tokenizer_files()?;
+        if files.is_empty() { Ok(None) } else { Tokenizer::load(&files).map(Some) }
+    }
+
+    /// Holds a tokenizer against the config and the rows of the input embedding.
+    pub fn check_tokenizer(&self, tokenizer: &Tokenizer) -> Vec<Finding> {
+        let config = self.config().map(|c| serde_json::Value::Object(c.fields().clone()));
+        tokenizer.check(config.as_ref(), self.embedding_rows())
+    }
+
+    /// The rows of the input embedding, by the names that the known architectures give it.
+    fn embedding_rows(&self) -> Option<u64> {
+        const NAMES: &[&str] =
+            &["word_embeddings.weight", "wte.weight", "embed_tokens.weight", "shared.weight"];
+        let named = |t: &&TensorInfo| {
+            let name = t.name();
+            NAMES.iter().any(|n| name.strip_suffix(n).is_some_and(|at| at.is_empty() || at.ends_with('.')))
+        };
+        self.weights.tensors().iter().find(named)?.shape().first().copied()
     }
 
     /// What the config's architecture expects, where it is a known one.

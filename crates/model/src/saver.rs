@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::files::{ModelFile, Role, role};
 use crate::loader::Model;
 use crate::names::{rank, unwrapped};
+use crate::tokenizer::{Layout, Tokenizer};
 
 /// Assets up to this size are read when the write is planned, so that thousands of them take no descriptors.
 const SMALL: u64 = 1 << 20;
@@ -61,6 +62,7 @@ pub struct ModelSaver<'a> {
     precision: Precision,
     max_shard_size: Option<u64>,
     metadata: Vec<(String, String)>,
+    notes: Vec<Note>,
     allow_loss: bool,
     unwrap: bool,
     fsync: bool,
@@ -83,6 +85,7 @@ impl<'a> ModelSaver<'a> {
             precision: Precision::unchanged(),
             max_shard_size: None,
             metadata: Vec::new(),
+            notes: Vec::new(),
             allow_loss: false,
             unwrap: true,
             fsync: true,
@@ -141,10 +144,21 @@ impl<'a> ModelSaver<'a> {
     ///
     /// # Errors
     /// `InvalidOptions` for a name that could not be written.
-    pub fn tokenizer<'f>(mut self, files: impl IntoIterator<Item = &'f ModelFile>) -> Result<Self> {
+    pub fn tokenizer_files<'f>(mut self, files: impl IntoIterator<Item = &'f ModelFile>) -> Result<Self> {
         for file in files {
             self = self.file(&file.name, &file.path)?;
         }
+        Ok(self)
+    }
+
+    /// A tokenizer, in a layout that can hold it. Files of another layout that were given before stay.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::files`].
+    pub fn tokenizer_as(mut self, tokenizer: &Tokenizer, layout: Layout) -> Result<Self> {
+        let saved = tokenizer.files(layout, self.allow_loss)?;
+        self.files.extend(saved.files.into_iter().map(|(name, bytes)| (name, Content::Bytes(bytes))));
+        self.notes.extend(saved.notes);
         Ok(self)
     }
 
@@ -298,6 +312,7 @@ impl<'a> ModelSaver<'a> {
             serializer.plan(&cast, &write).map_err(|e| e.with_format(info.id).with_path(folder))?;
         let mut notes: Vec<Note> = cast.notes().to_vec();
         notes.append(&mut plan.notes);
+        notes.append(&mut self.notes);
         notes.sort_by_key(|n| n.kind);
         if let Some(lost) = notes.iter().find(|n| n.kind == NoteKind::Lost).filter(|_| !self.allow_loss) {
             return Err(Error::invalid_options(format!("this would be lost: {}", lost.text)));

@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde_json::{Value, json};
+use weighbridge::model::tokenizer::Layout;
 use weighbridge::model::{LoadReport, Model, ModelLoader, ModelSaver, Role, SaveReport};
 use weighbridge::{ConvertOptions, Error, Result};
 
@@ -48,6 +49,58 @@ fn missing(model: &Model) -> Vec<String> {
     out
 }
 
+/// What is known of a model's tokenizer.
+struct Tokenizer {
+    files: Vec<String>,
+    layout: Option<&'static str>,
+    tokens: Option<u64>,
+    findings: Vec<(&'static str, String)>,
+}
+
+impl Tokenizer {
+    /// A tokenizer that cannot be read is a finding too: the rest of the model is shown all the same.
+    fn of(model: &Model) -> Self {
+        let files = names(model, Role::Tokenizer).into_iter().map(str::to_owned).collect();
+        let mut out = Self { files, layout: None, tokens: None, findings: Vec::new() };
+        let found = model.tokenizer_files().and_then(|files| {
+            out.layout = files.layout().map(Layout::as_str);
+            model.tokenizer()
+        });
+        match found {
+            Ok(Some(tokenizer)) => {
+                out.tokens = Some(tokenizer.vocab_size().tokens);
+                let findings = model.check_tokenizer(&tokenizer);
+                out.findings.extend(findings.iter().map(|f| (f.severity.as_str(), f.to_string())));
+            }
+            Ok(None) => {}
+            Err(e) => out.findings.push(("error", e.to_string())),
+        }
+        out
+    }
+
+    fn lines(&self) -> Vec<String> {
+        if self.files.is_empty() {
+            return vec!["no file".into()];
+        }
+        let tokens = self.tokens.map(|n| format!("{}: ", count(n, "token"))).unwrap_or_default();
+        let layout = self.layout.map(|l| format!("{l}, ")).unwrap_or_default();
+        let mut out = vec![format!("{layout}{tokens}{}", self.files.join(", "))];
+        out.extend(self.findings.iter().map(|(severity, text)| format!("{severity}: {text}")));
+        out
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "files": self.files,
+            "layout": self.layout,
+            "tokens": self.tokens,
+            "findings": self.findings.iter()
+                .map(|(severity, text)| json!({ "severity": severity, "text": text }))
+                .collect::<Vec<_>>(),
+        })
+    }
+}
+
 /// The lines of `inspect` on the model as a whole.
 pub(crate) fn text(model: &Model) -> String {
     let mut out = String::new();
@@ -66,8 +119,10 @@ pub(crate) fn text(model: &Model) -> String {
         Some(report) => field("check", &report.to_string()),
         None => field("check", "the architecture is not one that is known here, so no tensor was expected"),
     }
-    let tokenizer = names(model, Role::Tokenizer);
-    field("tokenizer", &if tokenizer.is_empty() { "no file".into() } else { tokenizer.join(", ") });
+    let tokenizer = Tokenizer::of(model);
+    for (i, line) in tokenizer.lines().iter().enumerate() {
+        field(if i == 0 { "tokenizer" } else { "" }, line);
+    }
     let kinds = [
         (Role::Weights, "weights"),
         (Role::OtherWeights, "other"),
@@ -107,7 +162,7 @@ pub(crate) fn json(model: &Model) -> Value {
         "known": model.architecture().is_some(),
         "ties": model.ties().iter().map(|t| json!({ "alias": t.alias, "tensor": t.tensor })).collect::<Vec<_>>(),
         "check": model.report().map(report_json),
-        "tokenizer": names(model, Role::Tokenizer),
+        "tokenizer": Tokenizer::of(model).json(),
         "files": files.collect::<Vec<_>>(),
         "missing": missing(model),
         "notes": output::notes_json(model.notes()),

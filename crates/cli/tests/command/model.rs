@@ -41,7 +41,10 @@ fn a_model_is_shown_whole() {
     let whole = &shown["model"];
     assert_eq!((&whole["architecture"], &whole["known"]), (&"GPT2Model".into(), &true.into()));
     assert_eq!(whole["check"]["matched"], 4);
-    assert_eq!((&whole["tokenizer"], &whole["missing"]), (&["vocab.json"].into(), &serde_json::json!([])));
+    assert_eq!(
+        (&whole["tokenizer"]["files"], &whole["missing"]),
+        (&["vocab.json"].into(), &serde_json::json!([]))
+    );
     std::fs::remove_file(format!("{path}/vocab.json")).unwrap();
     std::fs::write(format!("{path}/config.json"), CONFIG.replace("\"n_positions\": 3", "\"n_positions\": 4"))
         .unwrap();

@@ -19,6 +19,17 @@ pub enum Severity {
     Error,
 }
 
+impl Severity {
+    /// The word that a line begins with.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Info => "note",
+        }
+    }
+}
+
 /// What is wrong between a tokenizer and its model.
 #[non_exhaustive]
 #[derive(Clone, Debug, PartialEq, Eq)]
