@@ -239,9 +239,32 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn text(&self, id: ValueId) -> Result<String> {
-        let text = self.values.str(id).ok_or_else(|| self.refused(id, "a text"))?;
+        let text = match self.values.str(id) {
+            Some(text) => text.to_owned(),
+            None => self.numpy_text(id).ok_or_else(|| self.refused(id, "a text"))?,
+        };
         self.spend(1 + text.len() / 16)?;
-        Ok(text.to_owned())
+        Ok(text)
+    }
+
+    /// A text of NumPy's: `numpy.core.multiarray.scalar(dtype('<U5'), bytes)`, four bytes a character.
+    fn numpy_text(&self, id: ValueId) -> Option<String> {
+        let Value::Object(object) = self.values.get(id) else { return None };
+        let called = self.values.global(object.class)?;
+        let scalar = called.module.ends_with("core.multiarray") && &*called.name == "scalar";
+        let &[dtype, bytes] = self.values.sequence(object.args)? else { return None };
+        let (Value::Object(dtype), Value::Bytes(bytes), true) =
+            (self.values.get(dtype), self.values.get(bytes), scalar)
+        else {
+            return None;
+        };
+        let code = self.values.str(*self.values.sequence(dtype.args)?.first()?)?;
+        let order = self.values.str(*self.values.sequence(dtype.state?)?.get(1)?)?;
+        if !code.starts_with('U') || order == ">" {
+            return None;
+        }
+        let (units, []) = bytes.as_chunks::<4>() else { return None };
+        units.iter().map(|unit| char::from_u32(u32::from_le_bytes(*unit))).collect()
     }
 
     /// A list or array of integers.
