@@ -2,6 +2,9 @@
 
 `pickles.py objects FOLDER`: loads each pickle of `pickle_objects.rs` with `pickle` and with `joblib`, and uses what it
 holds.
+
+`pickles.py serde FOLDER`: loads `ours` of `pickle_serde.rs`, holds it against the same value written here, and writes
+that in every protocol.
 """
 
 import pathlib
@@ -24,7 +27,29 @@ def check_objects(value):
     assert type(topic) is np.int64 and topic == -1, repr(topic)
 
 
-if sys.argv[1] == "objects":
+RUN = {
+    "name": "naïve 模型 \U0001f3cb\n",
+    "epochs": 3,
+    "widest": (-(2**127), 2**128 - 1),
+    "rate": 1e-3,
+    "resumed": None,
+    "tags": ["a", ""],
+    "losses": {0: 0.5, 2**64 - 1: 0.25},
+    "spans": {(-1, 1): "x"},
+    "schedule": ["Constant", {"Linear": 0.5}, {"Steps": (10, 0.1)}, {"Cosine": {"warmup": 5, "floor": None}}],
+}
+
+
+def check_serde(folder):
+    ours = pickle.loads((folder / "ours").read_bytes())
+    assert repr(ours) == repr(RUN), ours
+    for protocol in range(6):
+        (folder / f"theirs_{protocol}").write_bytes(pickle.dumps(RUN, protocol))
+
+
+if sys.argv[1] == "serde":
+    check_serde(pathlib.Path(sys.argv[2]))
+elif sys.argv[1] == "objects":
     files = sorted(pathlib.Path(sys.argv[2]).iterdir())
     for file in files:
         with open(file, "rb") as stream:

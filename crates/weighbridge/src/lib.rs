@@ -29,7 +29,8 @@
 //! ```
 //!
 //! # Features
-//! One feature a format: `safetensors`, `torch`, `pickle`, `joblib`; `all-formats` is all of them. `parallel` lets a write
+//! One feature a format: `safetensors`, `torch`, `pickle`, `joblib`; `all-formats` is all of them. `pickle-serde` adds any
+//! type with serde as a pickle. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
 //! tokenizer; with it `tokenizers` encodes, and `derive`, `ndarray` and `candle` save and load a program's own
 //! tensors (`model::state_dict`); `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
@@ -39,6 +40,8 @@ use std::path::Path;
 
 use weighbridge_formats as formats;
 
+#[cfg(feature = "pickle")]
+pub use formats::pickle;
 pub use formats::transform::{self, CastStats, KeptWide, OnOverflow, Precision, TensorCast};
 pub use formats::value;
 pub use formats::write;

@@ -17,10 +17,14 @@ mod machine;
 mod opcodes;
 #[cfg(feature = "joblib")]
 mod pieces;
+#[cfg(feature = "pickle-serde")]
+pub mod serde;
 #[cfg(test)]
 mod tests;
 mod text;
 
+#[cfg(feature = "pickle-serde")]
+pub use self::serde::{from_slice, from_values, to_values, to_vec};
 pub use encode::{EncodeOptions, NoTensors, TensorEncoder, encode, encode_with_payloads, is_harmless};
 pub use encoder::{Encoded, Encoder, Payload};
 #[cfg(feature = "joblib")]
