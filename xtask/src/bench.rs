@@ -1,5 +1,5 @@
-//! `cargo xtask bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--only TEXT] [--peers]`: Weighbridge beside `cp` and beside its
-//! peers, over the same files, on memory rather than a disk where the system has such a folder.
+//! `cargo xtask bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--only TEXT] [--peers]`: Weighbridge beside
+//! `cp` and beside its peers, over the same files, on memory rather than a disk where the system has such a folder.
 
 use crate::Outcome;
 use crate::command::{
