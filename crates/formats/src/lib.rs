@@ -41,6 +41,7 @@ pub mod transform;
 pub mod value;
 #[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod values_json;
+mod workers;
 pub mod write;
 #[cfg(feature = "torch")]
 mod zip;
@@ -58,3 +59,4 @@ pub use source::{Access, FileSpan, ReadAt, Source};
 pub use tensor::{Data, Shape, Tensor, TensorInfo, View, contiguous_strides, element_count};
 pub use traits::{Deserializer, FormatInfo, ReadOptions, Serializer, ValuesPolicy, WriteOptions};
 pub use value::{Value, ValueId, Values};
+pub use workers::{on_workers, worker_count};

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::memory::zeroed_box;
 use crate::source::{Access, ReadAt};
 use crate::tensor::Data;
-use crate::write::worker_count;
+use crate::workers::{on_workers, worker_count};
 
 /// The most bytes that a thread reads at a time: enough to pay for a system call, and little enough that a large
 /// tensor is shared among the threads.
@@ -61,17 +61,7 @@ pub fn read_all(archive: &dyn Archive, threads: Option<usize>) -> Result<Vec<Box
         }
         Ok(())
     };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
-        let mut done = work();
-        for other in others {
-            match other.join() {
-                Ok(result) => done = done.and(result),
-                Err(fault) => std::panic::resume_unwind(fault),
-            }
-        }
-        done
-    })?;
+    on_workers(threads, work)?;
     drop(tasks);
     data.iter().enumerate().try_for_each(|(i, d)| d.finish().map_err(named(i)))?;
     Ok(out)

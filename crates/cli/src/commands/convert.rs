@@ -278,18 +278,8 @@ fn text(report: &ConvertReport) -> String {
         size(report.bytes_in),
         one_line(&report.source_variety)
     );
-    let _ = writeln!(
-        out,
-        "wrote   {}: {}, {}, {} in {:.2} s",
-        report.target_format,
-        count(report.tensors, "tensor"),
-        count(report.parameters, "parameter"),
-        size(report.bytes_out),
-        report.seconds
-    );
-    for (path, bytes) in &report.files {
-        let _ = writeln!(out, "  {}  {}", one_line(&path.to_string_lossy()), grouped(*bytes));
-    }
+    let tensors = (report.tensors, report.parameters, report.bytes_out);
+    push_written(&mut out, report.target_format, tensors, report.seconds, &report.files);
     push_casts(&mut out, &report.casts, &report.cast_total, &report.kept_wide);
     if !report.parts.is_empty() {
         let parts: Vec<_> =
@@ -303,6 +293,22 @@ fn text(report: &ConvertReport) -> String {
     }
     output::push_notes(&mut out, &report.notes);
     out
+}
+
+/// What was written: of a format the tensors, parameters and bytes, then each file with its length.
+pub(crate) fn push_written(
+    out: &mut String,
+    format: &str,
+    (tensors, parameters, bytes): (u64, u64, u64),
+    seconds: f64,
+    files: &[(PathBuf, u64)],
+) {
+    let (tensors, parameters) = (count(tensors, "tensor"), count(parameters, "parameter"));
+    let bytes = size(bytes);
+    let _ = writeln!(out, "wrote   {format}: {tensors}, {parameters}, {bytes} in {seconds:.2} s");
+    for (path, bytes) in files {
+        let _ = writeln!(out, "  {}  {}", one_line(&path.to_string_lossy()), grouped(*bytes));
+    }
 }
 
 /// What the casts met, and line by line those in which more than rounding happened.

@@ -10,7 +10,7 @@ use weighbridge::{ConvertOptions, Error, Result};
 
 use super::convert::{self, Args};
 use crate::exit::Exit;
-use crate::output::{self, count, grouped, one_line, size};
+use crate::output::{self, count, one_line, size};
 use crate::progress::Progress;
 
 /// How many names a list of tensors shows.
@@ -304,18 +304,8 @@ fn report_text(model: &Model, report: &SaveReport) -> String {
     if let Some(check) = model.report().filter(|r| !r.is_clean()) {
         let _ = writeln!(out, "check   {}", one_line(&check.to_string()));
     }
-    let _ = writeln!(
-        out,
-        "wrote   {}: {}, {}, {} in {:.2} s",
-        report.format,
-        count(report.tensors, "tensor"),
-        count(report.parameters, "parameter"),
-        size(report.bytes_after),
-        report.seconds
-    );
-    for (path, bytes) in &report.files {
-        let _ = writeln!(out, "  {}  {}", one_line(&path.to_string_lossy()), grouped(*bytes));
-    }
+    let tensors = (report.tensors, report.parameters, report.bytes_after);
+    convert::push_written(&mut out, report.format, tensors, report.seconds, &report.files);
     for tie in report.ties.iter().take(SHOWN) {
         let _ = writeln!(out, "tied    {} = {}", one_line(&tie.alias), one_line(&tie.tensor));
     }

@@ -230,7 +230,7 @@ impl<'a> Comparison<'a> {
     }
 
     fn threads(&self) -> usize {
-        crate::write::worker_count(self.options.threads)
+        crate::workers::worker_count(self.options.threads)
     }
 
     fn job_bytes(&self, job: &Job) -> u64 {

@@ -12,7 +12,7 @@ use crate::dtype::{DType, Kind};
 use crate::error::{Error, Result};
 use crate::source::ReadAt;
 use crate::tensor::TensorInfo;
-use crate::write::worker_count;
+use crate::workers::{on_workers, worker_count};
 
 /// What becomes of a number beyond the range of the dtype that its tensor is to have.
 #[non_exhaustive]
@@ -179,17 +179,7 @@ fn too_wide(
             }
         }
     };
-    std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.max(1)).map(|_| scope.spawn(work)).collect();
-        let mut done = work();
-        for other in others {
-            match other.join() {
-                Ok(result) => done = done.and(result),
-                Err(fault) => std::panic::resume_unwind(fault),
-            }
-        }
-        done
-    })?;
+    on_workers(threads, work)?;
     let mut found = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
     let storage = |i: usize| archive.tensors()[i].view().map(|v| v.storage);
     let shared: HashSet<u32> = found.iter().filter_map(|(i, _)| storage(*i)).collect();

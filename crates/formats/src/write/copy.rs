@@ -81,7 +81,7 @@ struct Job<'j, 'a> {
 
 impl<'o> Copier<'o> {
     pub(super) fn new(options: &ExecuteOptions<'o>, system: FileSystem) -> Result<Self> {
-        let threads = worker_count(options.threads);
+        let threads = crate::workers::worker_count(options.threads);
         let chunk = options.chunk_bytes.max(1);
         let worker = |_| Ok(Worker { buffer: Buffer::new(chunk)?, parts: Vec::new() });
         let kernel = match options.kernel_copy {
@@ -394,14 +394,5 @@ impl Drop for StopOnPanic<'_> {
         if std::thread::panicking() {
             self.0.store(true, Ordering::Relaxed);
         }
-    }
-}
-/// How many threads work where the caller asked for so many, or left it open: as many as there are processors, at
-/// most four, and one without the feature `parallel`.
-pub fn worker_count(asked: Option<usize>) -> usize {
-    match (cfg!(feature = "parallel"), asked) {
-        (false, _) => 1,
-        (true, Some(n)) => n.clamp(1, 256),
-        (true, None) => std::thread::available_parallelism().map_or(1, |n| n.get().min(4)),
     }
 }
