@@ -257,6 +257,26 @@ fn a_checkpoint_tells_its_parts_and_gives_one() {
 }
 
 #[test]
+fn every_array_of_a_joblib_dump_is_rescued() {
+    let folder = Folder::new();
+    for (name, array) in [("forest.joblib", "estimators_.1.tree_.nodes.threshold"), ("xz.joblib", "fortran")]
+    {
+        let dump = crate::golden("joblib").join(name);
+        let dump = dump.to_str().unwrap();
+        let rescued = folder.path(&format!("{name}.safetensors"));
+        run(&["convert", dump, &rescued, "--values", "drop"]).expect(0);
+        // All that the dump beside it lists is there, and equal.
+        run(&["diff", dump, &rescued]).expect(0);
+        let json = run(&["inspect", &rescued, "--json"]).expect(0).json();
+        let tensors = json["tensors"].as_array().unwrap();
+        let listed = std::fs::read_to_string(format!("{dump}.json")).unwrap();
+        let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
+        assert_eq!(tensors.len(), listed.as_object().unwrap().len(), "{name}");
+        assert!(tensors.iter().any(|t| t["name"] == array), "{name}: no {array}");
+    }
+}
+
+#[test]
 fn a_loss_without_leave_is_refused_before_anything_is_written() {
     let folder = Folder::new();
     let dtypes = crate::golden("torch").join("dtypes.pt");
