@@ -1,39 +1,56 @@
 //! huggingface_hub reads the cards that are written, whatever a person made of them; transformers loads the versions.
 
 use std::fs;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::{Value, json};
 use weighbridge::versions::{AddOptions, CardOptions, Selector, VersionedModel, card, write_card};
 use weighbridge_tests::{faults, python, workspace};
 
-/// Gives tasks to `tests/interop/card_judge.py`; its answers, one a task.
-fn judge(tasks: &[Value]) -> Vec<Value> {
-    let mut child = Command::new(python())
-        .arg(workspace().join("tests/interop/card_judge.py"))
-        .env("HF_HUB_OFFLINE", "1")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("python starts");
-    let text: String = tasks.iter().map(|t| format!("{t}\n")).collect();
-    let mut stdin = child.stdin.take().expect("a pipe");
-    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
-    let out = child.wait_with_output().expect("python ends");
-    writer.join().expect("a thread").expect("python reads");
-    let text = String::from_utf8(out.stdout).expect("UTF-8");
-    let answers: Vec<Value> = text.lines().map(|l| serde_json::from_str(l).expect("JSON")).collect();
-    assert_eq!(answers.len(), tasks.len());
-    answers
+/// `tests/interop/card_judge.py`, which answers one task after the other.
+struct Judge {
+    child: Child,
+    tasks: ChildStdin,
+    answers: std::io::Lines<BufReader<ChildStdout>>,
 }
 
-#[track_caller]
-fn judge_well(tasks: &[Value]) -> Vec<Value> {
-    let answers = judge(tasks);
-    assert_eq!(faults(&answers), [""; 0]);
-    answers
+impl Judge {
+    fn new() -> Self {
+        let mut child = Command::new(python())
+            .arg(workspace().join("tests/interop/card_judge.py"))
+            .env("HF_HUB_OFFLINE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("python starts");
+        let tasks = child.stdin.take().expect("a pipe");
+        let answers = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        Self { child, tasks, answers }
+    }
+
+    /// What the real tools say of a task.
+    fn ask(&mut self, task: &Value) -> Value {
+        writeln!(self.tasks, "{task}").expect("python reads");
+        let line = self.answers.next().expect("an answer").expect("UTF-8");
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// The same, where they must have nothing to say against it.
+    #[track_caller]
+    fn passes(&mut self, task: &Value) -> Value {
+        let answer = self.ask(task);
+        assert_eq!(faults(std::slice::from_ref(&answer)), [""; 0]);
+        answer
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn config(folder: &Path) {
@@ -139,7 +156,8 @@ fn the_hub_reads_what_it_read_and_what_was_added() {
         added += usize::from(!made.added_keys.is_empty());
         tasks.push(json!({"edited": [old_path, new_path], "added": made.added_keys}));
     }
-    let answers = judge(&tasks);
+    let mut judge = Judge::new();
+    let answers: Vec<_> = tasks.iter().map(|task| judge.ask(task)).collect();
     let found: Vec<_> = answers
         .iter()
         .enumerate()
@@ -183,13 +201,12 @@ fn a_card_is_what_the_hub_reads_and_survives_its_editor() {
         "base_model": "org/base", "datasets": ["org/data"], "tags": ["yes", "ä: [b]", "bert"],
         "metrics": ["accuracy", "f1"], "model-index": index,
     });
-    let read = judge_well(&[
-        json!({"card": path, "data": data}),
-        json!({"resave": path, "license": "gpl-3.0", "tag": "edited", "text": "\nMine.\n"}),
-    ]);
-    assert_eq!(read[0]["results"].as_array().unwrap().len(), 3);
+    let mut judge = Judge::new();
+    let read = judge.passes(&json!({"card": path, "data": data}));
+    judge.passes(&json!({"resave": path, "license": "gpl-3.0", "tag": "edited", "text": "\nMine.\n"}));
+    assert_eq!(read["results"].as_array().unwrap().len(), 3);
     assert!(
-        first.ends_with(read[0]["text"].as_str().unwrap()),
+        first.ends_with(read["text"].as_str().unwrap()),
         "the text of the card is the text behind its front matter"
     );
 
@@ -209,14 +226,16 @@ fn a_card_is_what_the_hub_reads_and_survives_its_editor() {
     assert!(text.contains("RobertaForMaskedLM") && text.ends_with("Mine.\n"), "{text}");
     data["license"] = "gpl-3.0".into();
     data["tags"] = json!(["yes", "ä: [b]", "bert", "edited"]);
-    judge_well(&[json!({"card": path, "data": data})]);
+    judge.passes(&json!({"card": path, "data": data}));
 }
 
 #[test]
 fn transformers_loads_every_version() {
     let folder = tempfile::tempdir().unwrap();
     let sources = ["first", "second"].map(|name| folder.path().join(name));
-    judge_well(&[json!({"model": sources[0]}), json!({"model": sources[1], "seed": 1})]);
+    let mut judge = Judge::new();
+    judge.passes(&json!({"model": sources[0]}));
+    judge.passes(&json!({"model": sources[1], "seed": 1}));
     let model = VersionedModel::at(folder.path().join("registry/bert")).unwrap();
     let mut options = AddOptions::default();
     options.card = Some(CardOptions::default());
@@ -229,9 +248,7 @@ fn transformers_loads_every_version() {
     assert_eq!(diff.weights.parameters[0], first.record.parameters.unwrap());
     let production = model.folder_of(&model.resolve(&Selector::parse("production").unwrap()).unwrap());
     let data = json!({"library_name": "transformers", "pipeline_tag": "text-classification", "tags": ["bert", "safetensors"]});
-    judge_well(&[
-        json!({"loads": first.folder, "like": sources[0]}),
-        json!({"loads": production, "like": sources[1]}),
-        json!({"card": production.join("README.md"), "data": data}),
-    ]);
+    judge.passes(&json!({"loads": first.folder, "like": sources[0]}));
+    judge.passes(&json!({"loads": production, "like": sources[1]}));
+    judge.passes(&json!({"card": production.join("README.md"), "data": data}));
 }
