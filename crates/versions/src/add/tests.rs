@@ -1,3 +1,5 @@
+//! Tests of adding: what becomes of a change, a kill, a second process, and a hostile folder.
+
 use std::fs;
 
 use weighbridge_formats::ErrorKind;

@@ -1,3 +1,5 @@
+//! Tests of cards: what is written, and what a person wrote and keeps.
+
 use std::fs;
 
 use weighbridge_formats::ErrorKind;

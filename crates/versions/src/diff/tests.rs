@@ -1,3 +1,5 @@
+//! Tests of comparing whole models, and of the bump that is suggested.
+
 use std::fs;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of finding versions, aliases and references.
+
 use std::fs;
 
 use weighbridge_formats::ErrorKind;
