@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 
+pub(crate) use weighbridge::words::{count, grouped, size};
 use weighbridge::{Error, Note, NoteKind, Result};
 
 /// Writes everything to standard output at once. A reader that has gone away (`| head`) is no error.
@@ -106,37 +107,6 @@ pub(crate) fn shortened(text: &str, limit: usize) -> String {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line.into_owned(),
     }
-}
-
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3 + 1);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// A count with its word: `1 tensor`, `2 tensors`.
-pub(crate) fn count(number: u64, word: &str) -> String {
-    format!("{} {word}{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
-/// Bytes in decimal units: `90.9 MB`.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let (mut value, mut unit) = (bytes as f64 / 1000.0, 0);
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        (value, unit) = (value / 1000.0, unit + 1);
-    }
-    format!("{value:.1} {}", UNITS[unit])
 }
 
 /// Reads `5GB`, `5GiB`, `1.5 MB` or a plain number of bytes.

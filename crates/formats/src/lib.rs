@@ -41,6 +41,7 @@ pub mod transform;
 pub mod value;
 #[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod values_json;
+pub mod words;
 mod workers;
 pub mod write;
 #[cfg(feature = "torch")]

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
+pub(crate) use weighbridge_formats::words::{count, grouped, size};
 
 /// A line's worth of text that a file gave: control characters and those that turn the direction of writing are
 /// escaped, and what is longer than `limit` characters is cut with `…`.
@@ -38,37 +39,6 @@ pub(crate) fn code(text: &str) -> String {
 /// The same in a cell of a table, where a bar ends the cell even in code.
 pub(crate) fn cell(text: &str) -> String {
     code(text).replace('|', "\\|")
-}
-
-/// `1234567` as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut out = String::with_capacity(digits.len() * 4 / 3 + 1);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-/// A count with its word: `1 tensor`, `2 tensors`.
-pub(crate) fn count(number: u64, word: &str) -> String {
-    format!("{} {word}{}", grouped(number), if number == 1 { "" } else { "s" })
-}
-
-/// Bytes in decimal units: `90.9 MB`.
-pub(crate) fn size(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["kB", "MB", "GB", "TB", "PB", "EB"];
-    if bytes < 1000 {
-        return format!("{bytes} B");
-    }
-    let (mut value, mut unit) = (bytes as f64 / 1000.0, 0);
-    while value >= 999.95 && unit + 1 < UNITS.len() {
-        (value, unit) = (value / 1000.0, unit + 1);
-    }
-    format!("{value:.1} {}", UNITS.get(unit).copied().unwrap_or_default())
 }
 
 /// Names as code, the first `limit` of them, and how many more there are.

@@ -44,6 +44,7 @@ use weighbridge_formats as formats;
 pub use formats::pickle;
 pub use formats::transform::{self, CastStats, KeptWide, OnOverflow, Precision, TensorCast};
 pub use formats::value;
+pub use formats::words;
 pub use formats::write;
 pub use formats::{
     Archive, Confidence, ConvertOptions, ConvertReport, DType, Data, Deserializer, DiffOptions, DiffReport,
