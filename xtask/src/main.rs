@@ -10,6 +10,7 @@ mod feature;
 mod fixtures;
 mod interop;
 mod large;
+mod native;
 mod roundtrip;
 mod setup;
 mod test;

@@ -7,6 +7,7 @@
 
 use crate::Outcome;
 use crate::command::{self, command, done, output, root, run as run_command, target};
+use crate::native;
 use sha2::{Digest, Sha256};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -87,13 +88,17 @@ pub(crate) fn ensure() -> Outcome<Environment> {
     let venv = environment(&cache)?;
     let link = target().join("venv");
     point(&link, &venv)?;
+    native::ensure(&cache, &venv)?;
     let fixtures = fixtures(&cache, &python_of(&venv))?;
     let folder = target().join("fixtures");
     fs::create_dir_all(&folder)?;
     for (name, path) in fixtures {
         point(&folder.join(name), &path)?;
     }
-    println!("setup: ready in {:.1} s (target/venv, target/fixtures)", began.elapsed().as_secs_f64());
+    println!(
+        "setup: ready in {:.1} s (target/venv, target/native, target/fixtures)",
+        began.elapsed().as_secs_f64()
+    );
     Ok(Environment { python: python_of(&link), fixtures: folder })
 }
 
@@ -252,7 +257,7 @@ fn fetch(wheel: &Wheel, folder: &Path, python: &Path) -> Outcome {
 }
 
 /// Makes `link` a link to `to`, unless it is one already.
-fn point(link: &Path, to: &Path) -> Outcome {
+pub(crate) fn point(link: &Path, to: &Path) -> Outcome {
     if fs::read_link(link).is_ok_and(|now| now == to) {
         return Ok(());
     }

@@ -5,7 +5,7 @@
 
 use crate::Outcome;
 use crate::command::{cargo, run as run_command, spelled, watched};
-use crate::{deny, feature, interop, large, roundtrip, setup, tidy};
+use crate::{deny, feature, interop, large, native, roundtrip, setup, tidy};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -36,6 +36,7 @@ const STEPS: &[Step] = &[
     }),
     ("features", |_, _| feature::run(&[])),
     ("tests", tests),
+    ("tch", tch),
     ("doctests", |count, python| runner(cargo(&["test", "--doc", "--locked", "--workspace"]), python, count)),
     ("tidy", |_, _| tidy::run(&[])),
     ("deny", |_, _| deny::run(&[])),
@@ -70,7 +71,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         }
     }
     println!("\n==== all of {} ==== {:.0} s", times.join(", "), began.elapsed().as_secs_f64());
-    let ran_tests = steps.iter().any(|(name, _)| ["tests", "doctests"].contains(name));
+    let ran_tests = steps.iter().any(|(name, _)| ["tests", "tch", "doctests"].contains(name));
     if ran_tests && count.passed == 0 {
         return Err("no test ran".into());
     }
@@ -98,6 +99,20 @@ fn tests(count: &mut Count, python: &Path) -> Outcome {
     let tests =
         ["test", "--locked", "--workspace", "--lib", "--bins", "--tests", "--examples", "--no-fail-fast"];
     runner(cargo(&tests), python, count)
+}
+
+/// The tests of the feature `tch`, which nothing else of the workspace is built with.
+fn tch(count: &mut Count, python: &Path) -> Outcome {
+    if !native::HERE {
+        println!("!!!! tch is left out: no libtorch is laid out on this system !!!!");
+        return Ok(());
+    }
+    let mut tests =
+        cargo(&["test", "--locked", "--package", "weighbridge-model", "--features", "tch", "--lib", "tch::"]);
+    tests.env("LD_LIBRARY_PATH", native::libraries());
+    let before = count.passed;
+    runner(tests, python, count)?;
+    if count.passed == before { Err("no test of the feature tch ran".into()) } else { Ok(()) }
 }
 
 /// Runs a test runner and adds up what it says of itself.

@@ -32,7 +32,7 @@
 //! One feature a format: `safetensors`, `torch`, `pickle`, `joblib`; `all-formats` is all of them. `pickle-serde` adds any
 //! type with serde as a pickle. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
-//! tokenizer; with it `tokenizers` encodes, and `derive`, `ndarray` and `candle` save and load a program's own
+//! tokenizer; with it `tokenizers` encodes, and `derive`, `ndarray`, `candle` and `tch` save and load a program's own
 //! tensors (`model::state_dict`); `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
 //! `torch`, `parallel`, `model`.
 

@@ -28,6 +28,8 @@ mod load;
 #[cfg(feature = "ndarray")]
 mod ndarray;
 mod owned;
+#[cfg(feature = "tch")]
+mod tch;
 
 pub use element::Element;
 pub use load::{LoadOptions, archive, expected, load};

@@ -1,0 +1,114 @@
+//! libtorch for the feature `tch`, laid out from the Python environment's torch by links.
+//!
+//! The wheel's own `libtorch.so` wants CUDA's libraries, which the tests do without: a stub of that name takes its
+//! place, linked to the part for the processor alone. Nothing is downloaded, and nothing is copied.
+
+use crate::Outcome;
+use crate::command::{command, run as run_command, target};
+use crate::setup::point;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The release that tch 0.26 is made for; `xtask/requirements.txt` pins the same.
+const VERSION: &str = "2.13.0";
+
+/// Which libraries are linked, by their folders in the environment's `site-packages`.
+const LIBRARIES: &[(&str, &str)] = &[
+    ("torch/lib", "libtorch_cpu.so"),
+    ("torch/lib", "libc10.so"),
+    ("torch/lib", "libgomp.so.1"),
+    ("nvidia/cu13/lib", "libcudart.so.13"),
+    ("nvidia/cu13/lib", "libcupti.so.13"),
+];
+
+/// Whether the feature can be built here: the layout is that of the wheels for Linux on x86-64.
+pub(crate) const HERE: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
+
+/// The folder of the libraries, for `LD_LIBRARY_PATH`.
+pub(crate) fn libraries() -> PathBuf {
+    target().join("native/libtorch/lib")
+}
+
+/// Makes the layout, unless it is there, and points `target/native/libtorch` at it.
+pub(crate) fn ensure(cache: &Path, venv: &Path) -> Outcome {
+    if !HERE {
+        return Ok(());
+    }
+    let name = venv
+        .file_name()
+        .ok_or("the environment's folder has no name")?
+        .to_string_lossy()
+        .replace("venv", "libtorch");
+    let folder = cache.join(name);
+    let done = folder.join("build-version");
+    if !fs::read_to_string(&done).is_ok_and(|v| v == VERSION) {
+        lay_out(&folder, &packages(venv)?)?;
+        fs::write(done, VERSION)?;
+    }
+    fs::create_dir_all(target().join("native"))?;
+    point(&target().join("native/libtorch"), &folder)
+}
+
+/// The environment's `site-packages`.
+fn packages(venv: &Path) -> Outcome<PathBuf> {
+    for entry in fs::read_dir(venv.join("lib"))? {
+        let folder = entry?.path().join("site-packages");
+        if folder.join("torch/lib").is_dir() {
+            return Ok(folder);
+        }
+    }
+    Err(format!("{} has no torch in it", venv.display()).into())
+}
+
+fn lay_out(folder: &Path, packages: &Path) -> Outcome {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
+    }
+    let lib = folder.join("lib");
+    fs::create_dir_all(&lib)?;
+    point(&folder.join("include"), &packages.join("torch/include"))?;
+    for (from, name) in LIBRARIES {
+        let library = packages.join(from).join(name);
+        if !library.is_file() {
+            return Err(format!("{} is missing; the feature tch needs it", library.display()).into());
+        }
+        point(&lib.join(name), &library)?;
+    }
+    point(&lib.join("libgomp.so"), &lib.join("libgomp.so.1"))?;
+    let at = |path: &Path| path.to_str().map(str::to_owned).ok_or("the cache folder's path is not UTF-8");
+    let (stub, search) = (at(&lib.join("libtorch.so"))?, format!("-L{}", at(&lib)?));
+    run_command(command(
+        "cc",
+        &[
+            "-shared",
+            "-o",
+            &stub,
+            "-Wl,-soname,libtorch.so",
+            "-Wl,--no-as-needed",
+            &search,
+            "-ltorch_cpu",
+            "-Wl,--allow-shlib-undefined",
+            "-Wl,-rpath,$ORIGIN",
+        ],
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::root;
+
+    #[test]
+    fn the_release_is_the_pinned_one() {
+        let list = fs::read_to_string(root().join("xtask/requirements.txt")).unwrap();
+        assert!(list.lines().any(|l| l == format!("torch=={VERSION}")), "{list}");
+    }
+
+    #[test]
+    fn an_environment_without_torch_is_told() {
+        let folder = std::env::temp_dir().join(format!("xtask-native-{}", std::process::id()));
+        fs::create_dir_all(folder.join("lib/python3/site-packages")).unwrap();
+        assert!(packages(&folder).unwrap_err().to_string().contains("no torch"));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+}
