@@ -231,3 +231,103 @@ fn files_may_have_paths_of_the_callers_own() {
         "{refused}"
     );
 }
+
+/// Every place in a JSON value, as a pointer.
+fn places(value: &Value, at: &str, out: &mut Vec<String>) {
+    out.push(at.to_owned());
+    match value {
+        Value::Object(map) => {
+            for (key, part) in map {
+                places(part, &format!("{at}/{}", key.replace('~', "~0").replace('/', "~1")), out);
+            }
+        }
+        Value::Array(list) => {
+            for (index, part) in list.iter().enumerate() {
+                places(part, &format!("{at}/{index}"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Puts every odd value in every place, and calls `each` with what comes out of it.
+fn damaged(value: &Value, mut each: impl FnMut(&Value)) -> usize {
+    let odd = [
+        Value::Null,
+        json!(-1),
+        json!(u64::MAX),
+        json!(4_294_967_295u64),
+        json!(0.5),
+        json!(true),
+        json!(""),
+        json!("\u{0}x y"),
+        json!([]),
+        json!([[]]),
+        json!({}),
+        json!({"content": "", "id": 7}),
+    ];
+    let mut all = Vec::new();
+    places(value, "", &mut all);
+    for place in &all {
+        for replacement in &odd {
+            let mut changed = value.clone();
+            *changed.pointer_mut(place).unwrap() = replacement.clone();
+            each(&changed);
+        }
+    }
+    all.len() * odd.len()
+}
+
+#[test]
+fn damaged_files_are_errors_and_what_loads_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(
+        at("vocab.json"),
+        r#"{"<s>": 0, "<pad>": 1, "</s>": 2, "<mask>": 3, "Ġ": 4, "a": 5, "Ġa": 6}"#,
+    )
+    .unwrap();
+    std::fs::write(at("merges.txt"), "#version: 0.2\nĠ a\n").unwrap();
+    let config = json!({
+        "tokenizer_class": "RobertaTokenizer",
+        "add_prefix_space": false,
+        "mask_token": {"content": "<mask>", "lstrip": true},
+        "additional_special_tokens": ["<e>"],
+        "added_tokens_decoder": {"3": {"content": "<mask>", "lstrip": true, "special": true}, "7": {"content": "<e>"}},
+    });
+    std::fs::write(at("tokenizer_config.json"), config.to_string()).unwrap();
+    let good = Tokenizer::open(folder.path()).unwrap();
+    assert_eq!(good.encode("a a<e>", true).unwrap(), [0, 5, 6, 7, 2]);
+
+    let (mut refused, mut used) = (0, 0);
+    let mut judge = |loaded: weighbridge_formats::Result<Tokenizer>| match loaded {
+        Err(_) => refused += 1,
+        Ok(tokenizer) => {
+            used += 1;
+            let _ = tokenizer.encode("a a <mask> b", true);
+            let _ = tokenizer.check(Some(&json!({"vocab_size": 3, "pad_token_id": "x"})), Some(2));
+            let _ = tokenizer.files(Layout::Roberta, true);
+            let _ = tokenizer.files(Layout::TransformerXl, true);
+        }
+    };
+    let tried = damaged(good.definition(), |d| judge(Tokenizer::from_json(d.to_string())));
+    let tried = tried
+        + damaged(&config, |c| {
+            std::fs::write(at("tokenizer_config.json"), c.to_string()).unwrap();
+            judge(Tokenizer::open(folder.path()));
+        });
+    std::fs::write(at("tokenizer_config.json"), config.to_string()).unwrap();
+    for name in ["vocab.json", "merges.txt"] {
+        let whole = std::fs::read(at(name)).unwrap();
+        for cut in 0..whole.len() {
+            std::fs::write(at(name), &whole[..cut]).unwrap();
+            judge(Tokenizer::open(folder.path()));
+            let mut flipped = whole.clone();
+            flipped[cut] ^= 0x55;
+            std::fs::write(at(name), &flipped).unwrap();
+            judge(Tokenizer::open(folder.path()));
+        }
+        std::fs::write(at(name), &whole).unwrap();
+    }
+    assert!(tried > 1000 && refused > 500 && used > 100, "{tried} tried, {refused} refused, {used} used");
+}

@@ -5,11 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use serde_json::Value;
 use weighbridge_formats::{Error, Result};
 
-use super::Tokenizer;
+use super::{Tokenizer, canonical};
 
 /// Builds the crate's tokenizer. Truncation and padding are left out: they are settings of a call, and
 /// transformers too ignores what a file says of them unless it is asked.
 pub(super) fn encoder(definition: &Value) -> Result<tokenizers::Tokenizer> {
+    check_merges(definition)?;
     let json = serde_json::to_vec(definition).map_err(|e| Error::malformed(e.to_string()))?;
     guarded(|| {
         let mut tokenizer = tokenizers::Tokenizer::from_bytes(json)?;
@@ -17,6 +18,28 @@ pub(super) fn encoder(definition: &Value) -> Result<tokenizers::Tokenizer> {
         tokenizer.with_padding(None);
         Ok(tokenizer)
     })
+}
+
+/// Holds the merges of byte-pair encoding against the vocabulary. The crate takes them apart unchecked: a right side
+/// shorter than the prefix of continuing pieces makes it panic, or cut a character in two.
+fn check_merges(definition: &Value) -> Result<()> {
+    let model = &definition["model"];
+    let Some(vocab) = model["vocab"].as_object().filter(|_| model["merges"].is_array()) else {
+        return Ok(());
+    };
+    let prefix = model["continuing_subword_prefix"].as_str().unwrap_or_default();
+    for (rank, (left, right)) in canonical::merges(definition)?.iter().enumerate() {
+        let wrong =
+            |what: String| Error::malformed(format!("merge {} of {left:?} and {right:?}: {what}", rank + 1));
+        let Some(rest) = right.strip_prefix(prefix) else {
+            return Err(wrong(format!("the second does not begin with {prefix:?}")));
+        };
+        let both = format!("{left}{rest}");
+        if let Some(missing) = [left, right, &both].into_iter().find(|token| !vocab.contains_key(*token)) {
+            return Err(wrong(format!("{missing:?} is no token")));
+        }
+    }
+    Ok(())
 }
 
 /// Runs a call into the crate. A panic in there, which a definition that contradicts itself can cause, becomes
@@ -68,6 +91,8 @@ mod tests {
     fn a_definition_that_cannot_be_is_an_error() {
         for model in [
             json!({"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}),
+            json!({"type": "BPE", "vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]], "continuing_subword_prefix": "##"}),
+            json!({"type": "BPE", "vocab": {"a": 0, "é": 1}, "merges": [["a", "é"]], "continuing_subword_prefix": "\u{1}"}),
             json!({"type": "Unigram", "vocab": [["a", 0.0]], "unk_id": 5}),
             json!({"type": "Nothing", "vocab": {}}),
             json!({"type": "WordPiece", "vocab": {"a": 0}}),
