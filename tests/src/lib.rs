@@ -65,8 +65,11 @@ pub fn lines_of(script: &str, mode: &str, tasks: &[Value]) -> Vec<Value> {
         .spawn()
         .expect("python starts");
     let text: String = tasks.iter().map(|t| format!("{t}\n")).collect();
-    child.stdin.take().expect("a pipe").write_all(text.as_bytes()).expect("python reads");
+    // Beside the reading of its answers: where both pipes are full, each side would wait for the other.
+    let mut stdin = child.stdin.take().expect("a pipe");
+    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
     let out = child.wait_with_output().expect("python ends");
+    writer.join().expect("a thread").expect("python reads");
     let text = String::from_utf8(out.stdout).expect("UTF-8");
     text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{l}: {e}"))).collect()
 }
