@@ -119,6 +119,10 @@ dtypes! {
     C32 "C32" "complex32" 32 Complex false "A pair of f16.";
     C64 "C64" "complex64" 64 Complex true "A pair of f32.";
     C128 "C128" "complex128" 128 Complex false "A pair of f64.";
+    U4 "U4" "" 4 Unsigned false "An unsigned 4-bit integer (ONNX), two to a byte, the first in the low bits.";
+    I4 "I4" "" 4 Signed false "A signed 4-bit integer (ONNX), two to a byte, the first in the low bits.";
+    U2 "U2" "" 2 Unsigned false "An unsigned 2-bit integer (ONNX), four to a byte, the first in the low bits.";
+    I2 "I2" "" 2 Signed false "A signed 2-bit integer (ONNX), four to a byte, the first in the low bits.";
     Bits8 "BITS8" "bits8" 8 Bits false "Eight opaque bits (torch).";
     Bits16 "BITS16" "bits16" 16 Bits false "Sixteen opaque bits (torch).";
 }
@@ -129,10 +133,17 @@ impl DType {
         if self.bits().is_multiple_of(8) { Some(self.bits() / 8) } else { None }
     }
 
-    /// The bytes that `elements` take together; `None` if they do not fill whole bytes, or overflow.
+    /// Whether the last byte of a tensor may be filled up: ONNX's narrow integers come in any number, with zero bits
+    /// behind the last. The narrow floats fill whole bytes, as safetensors has it.
+    pub const fn is_padded(self) -> bool {
+        matches!(self, Self::U4 | Self::I4 | Self::U2 | Self::I2)
+    }
+
+    /// The bytes that `elements` take together; `None` if they do not fill whole bytes (but see
+    /// [`DType::is_padded`]), or overflow.
     pub const fn bytes(self, elements: u64) -> Option<u64> {
         match elements.checked_mul(self.bits()) {
-            Some(bits) if bits.is_multiple_of(8) => Some(bits / 8),
+            Some(bits) if bits.is_multiple_of(8) || self.is_padded() => Some(bits.div_ceil(8)),
             _ => None,
         }
     }
@@ -274,5 +285,6 @@ mod tests {
         assert_eq!(DType::F4.bytes(2), Some(1));
         assert_eq!(DType::F4.bytes(3), None);
         assert_eq!(DType::F64.bytes(u64::MAX), None);
+        assert_eq!((DType::I4.bytes(3), DType::U2.bytes(5), DType::I2.bytes(0)), (Some(2), Some(2), Some(0)));
     }
 }

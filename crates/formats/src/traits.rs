@@ -88,6 +88,8 @@ pub struct WriteOptions {
     pub values: ValuesPolicy,
     /// Leave to lose what the format cannot hold; each loss is a note all the same.
     pub allow_loss: bool,
+    /// Whether tensors are put into a file beside the model (ONNX); `None` decides by size.
+    pub external_data: Option<bool>,
     /// Text metadata to add, over what the archive has.
     pub metadata: Metadata,
     /// The pickle protocol, where the format has pickles.

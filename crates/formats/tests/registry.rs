@@ -309,7 +309,7 @@ fn what_is_no_model_is_an_error_with_a_way_out() {
         (b"<html>", ErrorKind::UnknownFormat, "HTML"),
         (b"GGUF\x03\0\0\0", ErrorKind::Unsupported, "GGUF"),
         (b"\x89HDF\r\n\x1a\n", ErrorKind::Unsupported, "HDF5"),
-        (b"\x08\x08\x12\x07pytorch", ErrorKind::Unsupported, "ONNX"),
+        (b"\x1c\0\0\0TFL3", ErrorKind::Unsupported, "TensorFlow Lite"),
         (b"\x01\x02\x03\xfe\xff", ErrorKind::UnknownFormat, "01 02 03 fe ff"),
         (
             b"\xff\0\0\0\0\0\0\0{\"a\":{\"dtype\"",

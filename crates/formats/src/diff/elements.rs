@@ -161,7 +161,17 @@ impl Runs<'_> {
 
 /// The integer at an index; 0 past the end, which the callers' counts exclude.
 fn integer(dtype: DType, bytes: &[u8], index: usize) -> i128 {
-    let size = dtype.size().unwrap_or(1) as usize;
+    let bits = dtype.bits() as usize;
+    if bits < 8 {
+        let byte = bytes.get(index * bits / 8).copied().unwrap_or(0);
+        let code = byte >> (index * bits % 8) << (8 - bits);
+        // Of a signed integer the topmost bit is its sign.
+        return match dtype.kind() {
+            Kind::Signed => i128::from(code as i8 >> (8 - bits)),
+            _ => i128::from(code >> (8 - bits)),
+        };
+    }
+    let size = bits / 8;
     let Some(element) = bytes.get(index * size..(index + 1) * size) else { return 0 };
     let mut wide = [0; 8];
     let Some(low) = wide.get_mut(..size) else { return 0 };
@@ -276,6 +286,15 @@ fn small_float(layout: FloatLayout, code: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn narrow_integers_come_out_of_their_bytes() {
+        let all = |dtype, bytes: &[u8], n| (0..n).map(|i| integer(dtype, bytes, i)).collect::<Vec<_>>();
+        assert_eq!(all(DType::U4, &[0x81, 0x0f], 3), [1, 8, 15]);
+        assert_eq!(all(DType::I4, &[0x81, 0x0f], 3), [1, -8, -1]);
+        assert_eq!(all(DType::U2, &[0b11_10_01_00, 0b01], 5), [0, 1, 2, 3, 1]);
+        assert_eq!(all(DType::I2, &[0b11_10_01_00, 0b01], 5), [0, 1, -2, -1, 1]);
+    }
 
     fn compare(a: (DType, &[u8]), b: (DType, &[u8]), tolerance: f64) -> ValueDiff {
         let count = (a.1.len() as u64 * 8 / a.0.bits()) as usize;
