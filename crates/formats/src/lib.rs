@@ -24,6 +24,7 @@ mod folder;
 mod json;
 mod limits;
 mod load;
+pub mod logical;
 mod memory;
 #[cfg(feature = "pickle")]
 mod naming;

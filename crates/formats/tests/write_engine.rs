@@ -572,3 +572,60 @@ fn zeros_become_holes() {
     assert_eq!(meta.len(), (1 << 27) + 8);
     assert!(meta.blocks() * 512 < 8 << 20, "{} bytes are taken", meta.blocks() * 512);
 }
+
+#[test]
+fn a_logical_hash_made_while_writing_is_that_of_the_archive() {
+    use weighbridge_formats::logical::{hash_archive, hex, push_logical_hash};
+    use weighbridge_formats::{DType, MemoryArchive, Tensor};
+
+    let sizes = [0_usize, 1, 1023, 1024, 70_000, 256 << 10, 1_000_003, 3 << 20];
+    let bytes: Vec<Vec<u8>> =
+        sizes.iter().map(|&n| (0..n).map(|i| (i * 7 + i / 255 + n) as u8).collect()).collect();
+    let archive = |turned: bool, offset: u64| {
+        let mut tensors: Vec<_> = (0..sizes.len()).collect();
+        if turned {
+            tensors.reverse();
+        }
+        let tensor = |i: usize| {
+            let data = Data::Borrowed(&bytes[i]);
+            Tensor::new(format!("t{i}"), DType::U8, [sizes[i] as u64].as_slice(), data).unwrap()
+        };
+        (MemoryArchive::new(tensors.into_iter().map(tensor)).unwrap(), offset)
+    };
+    let (known, _) = archive(false, 0);
+    let (expected, tensors) = hash_archive(&known, Some(2)).unwrap();
+    assert_eq!(hash_archive(&known, Some(1)).unwrap(), (expected, tensors.clone()));
+    let (mut data, info) = (blake3::Hasher::new(), &weighbridge_formats::Archive::tensors(&known)[6]);
+    let by_hand =
+        weighbridge_formats::logical::tensor_hash(info, data.update(&bytes[6]).finalize().as_bytes());
+    assert_eq!(tensors[6], by_hand);
+
+    // In another order, cut across files, at offsets that fit no chunk.
+    for (turned, offset) in [(false, 0), (true, 13), (true, 1024), (false, 4099)] {
+        let (source, _) = archive(turned, offset);
+        let folder = tempfile::tempdir().unwrap();
+        let mut plan = WritePlan::default();
+        let mut first = FilePlan::new("first");
+        let mut second = FilePlan::new("second");
+        first.push_fixed(vec![1; offset as usize]).unwrap();
+        for (i, info) in weighbridge_formats::Archive::tensors(&source).iter().enumerate() {
+            let file = if i % 3 == 0 { &mut first } else { &mut second };
+            file.push_data(
+                weighbridge_formats::Archive::data(&source, i).unwrap(),
+                info.shared_name(),
+                i % 2 == 0,
+            )
+            .unwrap();
+        }
+        plan.files = vec![first, second];
+        push_logical_hash(&mut plan, &source, 64, |digest| hex(digest).into_bytes()).unwrap();
+        execute(plan, folder.path(), &ExecuteOptions::default()).unwrap();
+        let second = std::fs::read(folder.path().join("second")).unwrap();
+        assert_eq!(&second[second.len() - 64..], hex(&expected).as_bytes(), "{turned} {offset}");
+    }
+    let (source, _) = archive(false, 0);
+    let mut plan = WritePlan::default();
+    plan.files.push(FilePlan::new("empty"));
+    let missing = push_logical_hash(&mut plan, &source, 64, |digest| hex(digest).into_bytes());
+    assert_eq!(missing.unwrap_err().tensor(), Some("t1"));
+}

@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::buffer::{Buffer, PAGE, is_zero};
 use super::execute::{ExecuteOptions, KernelCopy, Observer};
 use super::kernel::FileSystem;
-use super::plan::{Content, Digests, FilePlan, Fill};
+use super::plan::{Content, Digests, FilePlan, Fill, Sums};
 use super::stage::refused;
 use super::{kernel, position};
 use crate::error::{Error, Result};
+use crate::logical::{Piece, join};
 use crate::source::{Access, ReadAt};
 use crate::tensor::Data;
 
@@ -33,6 +34,8 @@ pub(super) struct Copier<'o> {
     /// Whether a worker that finds another one writing goes through a map.
     map: bool,
     observer: Option<&'o dyn Observer>,
+    /// The checksums of the files that are written, in their order.
+    sums: Vec<Vec<Sums>>,
 }
 
 /// What one thread has to itself.
@@ -41,16 +44,17 @@ struct Worker {
     parts: Vec<Part>,
 }
 
-/// The CRC-32 of a part of a data segment.
+/// The checksums of a part of a data segment.
 struct Part {
     segment: usize,
     offset: u64,
     len: u64,
-    crc32: u32,
+    crc32: Option<u32>,
+    blake3: Option<Piece>,
 }
 
 /// A segment without what is only used once.
-struct Piece<'a> {
+struct Span<'a> {
     offset: u64,
     end: u64,
     bytes: Bytes<'a>,
@@ -58,8 +62,21 @@ struct Piece<'a> {
 
 enum Bytes<'a> {
     Fixed(Vec<u8>),
-    Data { data: Data<'a>, label: Arc<str>, crc32: bool, sequential: bool },
+    Data { data: Data<'a>, label: Arc<str>, wanted: Wanted, sequential: bool },
     Late,
+}
+
+/// Which checksums of a segment are asked for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    crc32: bool,
+    blake3: bool,
+}
+
+impl Wanted {
+    fn any(self) -> bool {
+        self.crc32 || self.blake3
+    }
 }
 
 /// A late segment's number, and what makes its bytes.
@@ -67,7 +84,7 @@ type Late<'a> = (usize, Fill<'a>);
 
 /// One file while it is written.
 struct Job<'j, 'a> {
-    pieces: &'j [Piece<'a>],
+    pieces: &'j [Span<'a>],
     file: &'j File,
     target: &'j Path,
     needed: u64,
@@ -95,6 +112,7 @@ impl<'o> Copier<'o> {
             kernel: AtomicBool::new(kernel),
             map: system.in_memory && threads > 1,
             observer: options.observer,
+            sums: Vec::new(),
         })
     }
 
@@ -104,7 +122,7 @@ impl<'o> Copier<'o> {
     pub(super) fn copy(&mut self, plan: FilePlan<'_>, file: &File, target: &Path) -> Result<()> {
         let len = plan.len();
         let (pieces, late) = split(plan);
-        let Self { workers, chunk, kernel, map, observer } = self;
+        let Self { workers, chunk, kernel, map, observer, sums } = self;
         let job = Job {
             pieces: &pieces,
             file,
@@ -130,24 +148,25 @@ impl<'o> Copier<'o> {
         })?;
         run(workers, (pieces.len() as u64).div_ceil(FINISH), |_, task| {
             let first = (task * FINISH) as usize;
-            pieces[first..].iter().take(FINISH as usize).try_for_each(Piece::finish)
+            pieces[first..].iter().take(FINISH as usize).try_for_each(Span::finish)
         })?;
         let parts = workers.iter_mut().flat_map(|w| std::mem::take(&mut w.parts)).collect();
-        job.fill_late(late, &digests(&pieces, parts)?)
+        sums.push(digests(&pieces, parts)?);
+        job.fill_late(late, sums)
     }
 }
 
 /// Parts a plan into what workers share and what is used once, at the end.
-fn split(plan: FilePlan<'_>) -> (Vec<Piece<'_>>, Vec<Late<'_>>) {
+fn split(plan: FilePlan<'_>) -> (Vec<Span<'_>>, Vec<Late<'_>>) {
     let mut late = Vec::new();
-    let pieces = plan.into_segments().into_iter().enumerate().map(|(i, segment)| Piece {
+    let pieces = plan.into_segments().into_iter().enumerate().map(|(i, segment)| Span {
         offset: segment.offset,
         end: segment.offset + segment.len,
         bytes: match segment.content {
             Content::Fixed(bytes) => Bytes::Fixed(bytes),
-            Content::Data { data, label, crc32 } => {
+            Content::Data { data, label, crc32, blake3 } => {
                 let sequential = data.access() == Access::Sequential;
-                Bytes::Data { data, label, crc32, sequential }
+                Bytes::Data { data, label, wanted: Wanted { crc32, blake3 }, sequential }
             }
             Content::Late(fill) => {
                 late.push((i, fill));
@@ -158,7 +177,7 @@ fn split(plan: FilePlan<'_>) -> (Vec<Piece<'_>>, Vec<Late<'_>>) {
     (pieces.collect(), late)
 }
 
-impl Piece<'_> {
+impl Span<'_> {
     fn finish(&self) -> Result<()> {
         match &self.bytes {
             Bytes::Data { data, label, .. } => data.finish().map_err(|e| e.with_tensor(&**label)),
@@ -168,24 +187,36 @@ impl Piece<'_> {
 }
 
 /// Joins the checksums of parts to those of segments.
-fn digests(pieces: &[Piece<'_>], mut parts: Vec<Part>) -> Result<Vec<Option<u32>>> {
+fn digests(pieces: &[Span<'_>], mut parts: Vec<Part>) -> Result<Vec<Sums>> {
     parts.sort_unstable_by_key(|p| (p.segment, p.offset));
-    let wanted = |p: &Piece<'_>| matches!(p.bytes, Bytes::Data { crc32: true, .. });
-    let mut hashers: Vec<Option<(u64, crc32fast::Hasher)>> =
-        pieces.iter().map(|p| wanted(p).then(Default::default)).collect();
-    for part in parts {
-        if let Some(Some((len, hasher))) = hashers.get_mut(part.segment) {
-            hasher.combine(&crc32fast::Hasher::new_with_initial_len(part.crc32, part.len));
-            *len += part.len;
+    let mut parts = parts.into_iter().peekable();
+    let mut sums = Vec::with_capacity(pieces.len());
+    for (i, span) in pieces.iter().enumerate() {
+        let Bytes::Data { wanted, .. } = &span.bytes else {
+            sums.push(Sums::default());
+            continue;
+        };
+        let (mut crc32, mut len, mut trees) = (crc32fast::Hasher::new(), 0, Vec::new());
+        while let Some(part) = parts.next_if(|p| p.segment == i) {
+            len += part.len;
+            if let Some(sum) = part.crc32 {
+                crc32.combine(&crc32fast::Hasher::new_with_initial_len(sum, part.len));
+            }
+            trees.extend(part.blake3);
         }
+        let incomplete = || Error::invalid_options("a segment was not read exactly once");
+        let total = span.end - span.offset;
+        if wanted.any() && len != total {
+            return Err(incomplete());
+        }
+        let blake3 = match wanted.blake3 {
+            true if total == 0 => Some(blake3::hash(&[]).into()),
+            true => Some(join(trees, total).ok_or_else(incomplete)?),
+            false => None,
+        };
+        sums.push(Sums { crc32: wanted.crc32.then(|| crc32.finalize()), blake3 });
     }
-    let complete = |(h, p): (Option<(u64, crc32fast::Hasher)>, &Piece<'_>)| match h {
-        Some((len, _)) if len != p.end - p.offset => {
-            Err(Error::invalid_options("a segment was not read exactly once"))
-        }
-        other => Ok(other.map(|(_, hasher)| hasher.finalize())),
-    };
-    hashers.into_iter().zip(pieces).map(complete).collect()
+    Ok(sums)
 }
 
 impl Job<'_, '_> {
@@ -247,8 +278,8 @@ impl Job<'_, '_> {
                     self.write(&buffer[..(at - run) as usize], run)?;
                     run = stop;
                 }
-                Bytes::Data { data, label, crc32, .. } => {
-                    if !crc32 && len >= KERNEL_SPAN && self.kernel.load(Ordering::Relaxed) {
+                Bytes::Data { data, label, wanted, .. } => {
+                    if !wanted.any() && len >= KERNEL_SPAN && self.kernel.load(Ordering::Relaxed) {
                         let copied = self.kernel_copy(data, from, at, len);
                         if copied == len {
                             self.write(&buffer[..(at - run) as usize], run)?;
@@ -257,12 +288,14 @@ impl Job<'_, '_> {
                         }
                     }
                     data.read_at(from, part).map_err(|e| e.with_tensor(&**label))?;
-                    if *crc32 {
+                    if wanted.any() {
+                        let total = piece.end - piece.offset;
                         worker.parts.push(Part {
                             segment: i,
                             offset: from,
                             len,
-                            crc32: crc32fast::hash(part),
+                            crc32: wanted.crc32.then(|| crc32fast::hash(part)),
+                            blake3: wanted.blake3.then(|| Piece::new(from, part, total)),
                         });
                     }
                 }
@@ -300,30 +333,40 @@ impl Job<'_, '_> {
     fn sequential(&self, worker: &mut Worker) -> Result<()> {
         let buffer = worker.buffer.as_mut_slice();
         for (i, piece) in self.pieces.iter().enumerate() {
-            let Bytes::Data { data, label, crc32, sequential: true } = &piece.bytes else { continue };
-            let (mut hasher, mut at) = (crc32fast::Hasher::new(), piece.offset);
+            let Bytes::Data { data, label, wanted, sequential: true } = &piece.bytes else { continue };
+            let (mut crc32, mut tree, mut at) =
+                (crc32fast::Hasher::new(), blake3::Hasher::new(), piece.offset);
             while at < piece.end {
                 self.check_cancelled()?;
                 let len = (piece.end - at).min(buffer.len() as u64);
                 let part = &mut buffer[..len as usize];
                 data.read_at(at - piece.offset, part).map_err(|e| e.with_tensor(&**label))?;
-                if *crc32 {
-                    hasher.update(part);
+                if wanted.crc32 {
+                    crc32.update(part);
+                }
+                if wanted.blake3 {
+                    tree.update(part);
                 }
                 self.write(part, at)?;
                 self.advanced(len);
                 at += len;
             }
-            if *crc32 {
+            if wanted.any() {
                 let len = piece.end - piece.offset;
-                worker.parts.push(Part { segment: i, offset: 0, len, crc32: hasher.finalize() });
+                worker.parts.push(Part {
+                    segment: i,
+                    offset: 0,
+                    len,
+                    crc32: wanted.crc32.then(|| crc32.finalize()),
+                    blake3: wanted.blake3.then(|| Piece::whole(len, tree.finalize().into())),
+                });
             }
         }
         Ok(())
     }
 
-    fn fill_late(&self, late: Vec<Late<'_>>, crc32: &[Option<u32>]) -> Result<()> {
-        let digests = Digests { crc32 };
+    fn fill_late(&self, late: Vec<Late<'_>>, files: &[Vec<Sums>]) -> Result<()> {
+        let digests = Digests { files };
         for (i, fill) in late {
             let (piece, bytes) = (&self.pieces[i], fill(&digests)?);
             let (len, planned) = (bytes.len() as u64, piece.end - piece.offset);

@@ -2,6 +2,7 @@
 
 use crate::archive::Note;
 use crate::error::{Error, Result};
+use crate::logical::Digest;
 use crate::source::ReadAt;
 use crate::tensor::Data;
 
@@ -45,6 +46,8 @@ pub enum Content<'a> {
         label: std::sync::Arc<str>,
         /// Whether a late segment of the same file wants their CRC-32.
         crc32: bool,
+        /// Whether a late segment of this or a later file wants their BLAKE3.
+        blake3: bool,
     },
     /// Bytes that depend on the checksums of data segments, and are filled in after them.
     Late(Fill<'a>),
@@ -55,7 +58,15 @@ pub type Fill<'a> = Box<dyn FnOnce(&Digests<'_>) -> Result<Vec<u8>> + Send + 'a>
 
 /// The checksums that late segments are made of.
 pub struct Digests<'a> {
-    pub(crate) crc32: &'a [Option<u32>],
+    /// Of the files before this one, and of this one.
+    pub(super) files: &'a [Vec<Sums>],
+}
+
+/// The checksums of one segment.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) crc32: Option<u32>,
+    pub(super) blake3: Option<Digest>,
 }
 
 impl Digests<'_> {
@@ -64,8 +75,19 @@ impl Digests<'_> {
     /// # Errors
     /// `InvalidOptions` if that segment was planned without one.
     pub fn crc32(&self, segment: usize) -> Result<u32> {
-        let known = self.crc32.get(segment).copied().flatten();
+        let known = self.files.last().and_then(|f| f.get(segment)?.crc32);
         known.ok_or_else(|| Error::invalid_options(format!("segment {segment} was planned without a CRC-32")))
+    }
+
+    /// The BLAKE3 of a data segment of this file or one before it in the plan, by their numbers.
+    ///
+    /// # Errors
+    /// `InvalidOptions` if there is no such segment yet, or it was planned without one.
+    pub fn blake3(&self, file: usize, segment: usize) -> Result<Digest> {
+        let known = self.files.get(file).and_then(|f| f.get(segment)?.blake3);
+        known.ok_or_else(|| {
+            Error::invalid_options(format!("segment {segment} of file {file} was planned without a BLAKE3"))
+        })
     }
 }
 
@@ -104,7 +126,7 @@ impl<'a> FilePlan<'a> {
         label: impl Into<std::sync::Arc<str>>,
         crc32: bool,
     ) -> Result<usize> {
-        self.push(data.len(), Content::Data { data, label: label.into(), crc32 })
+        self.push(data.len(), Content::Data { data, label: label.into(), crc32, blake3: false })
     }
 
     /// Adds bytes that depend on checksums.
@@ -121,6 +143,11 @@ impl<'a> FilePlan<'a> {
     /// The segments, in order, without gaps.
     pub fn segments(&self) -> &[Segment<'a>] {
         &self.segments
+    }
+
+    /// The segments, to ask for more checksums of them.
+    pub(crate) fn segments_mut(&mut self) -> &mut [Segment<'a>] {
+        &mut self.segments
     }
 
     /// Holds the segments against the lengths that they were planned with: data that has become shorter or
