@@ -107,12 +107,17 @@ fn tch(count: &mut Count, python: &Path) -> Outcome {
         println!("!!!! tch is left out: no libtorch is laid out on this system !!!!");
         return Ok(());
     }
-    let mut tests =
-        cargo(&["test", "--locked", "--package", "weighbridge-model", "--features", "tch", "--lib", "tch::"]);
-    tests.env("LD_LIBRARY_PATH", native::libraries());
-    let before = count.passed;
-    runner(tests, python, count)?;
-    if count.passed == before { Err("no test of the feature tch ran".into()) } else { Ok(()) }
+    let runs: [&[&str]; 2] = [&["--lib", "tch::"], &["--test", "tch"]];
+    for run in runs {
+        let mut tests = cargo(&["test", "--locked", "--package", "weighbridge-model", "--features", "tch"]);
+        tests.args(run).env("LD_LIBRARY_PATH", native::libraries());
+        let before = count.passed;
+        runner(tests, python, count)?;
+        if count.passed == before {
+            return Err(format!("no test of the feature tch ran ({})", run.join(" ")).into());
+        }
+    }
+    Ok(())
 }
 
 /// Runs a test runner and adds up what it says of itself.

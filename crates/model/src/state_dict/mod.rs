@@ -29,7 +29,7 @@ mod load;
 mod ndarray;
 mod owned;
 #[cfg(feature = "tch")]
-mod tch;
+pub mod tch;
 
 pub use element::Element;
 pub use load::{LoadOptions, archive, expected, load};

@@ -1,17 +1,158 @@
 //! libtorch's tensors and variable stores, through the crate `tch`.
 //!
 //! What tch itself reads of `.pt` files is little; here a `VarStore` takes any archive, so that an ordinary
-//! `torch.save(model.state_dict())` is loaded. Numbers are set in place, whatever shares the variable.
+//! `torch.save(model.state_dict())` is loaded. Numbers are set in place, whatever shares the variable. [`tensors`]
+//! makes tensors of an archive where there is no store yet.
+//!
+//! Bytes are copied in small chunks, never as a second whole tensor, and no tensor lies over a file's bytes: a handle of libtorch's can be
+//! cloned and written to by whoever has it, so nothing in Rust could tie it to a map, or keep a `&[u8]` of its memory
+//! unchanged. For the same reason an archive of a store reads the variables when its bytes are asked for.
 
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ::tch::nn::VarStore;
 use ::tch::{Device, Kind, TchError, Tensor as Native, no_grad};
-use weighbridge_formats::{DType, Data, Error, ReadAt, Result, Shape, Tensor, TensorInfo};
+use weighbridge_formats::{Archive, DType, Data, Error, ReadAt, Result, Shape, Tensor, TensorInfo};
 
 use super::element::check_len;
 use super::owned::buffer;
 use super::{StateDict, TensorSource, join};
+
+/// How many elements are on their way at a time: they stay in the processor's cache, and libtorch copies them in this
+/// thread. More would go to its pool, whose threads wait for each other longer than the copy takes: half a gigabyte in
+/// chunks of 262,144 took ten times as long.
+const CHUNK: u64 = 32_768;
+
+/// The kinds that the crate tch has, and their dtypes. libtorch has more (`uint16`, `float8_e8m0fnu`, …), which tch
+/// cannot name.
+const KINDS: &[(Kind, DType)] = &[
+    (Kind::Uint8, DType::U8),
+    (Kind::Int8, DType::I8),
+    (Kind::Int16, DType::I16),
+    (Kind::Int, DType::I32),
+    (Kind::Int64, DType::I64),
+    (Kind::Half, DType::F16),
+    (Kind::BFloat16, DType::Bf16),
+    (Kind::Float, DType::F32),
+    (Kind::Double, DType::F64),
+    (Kind::ComplexHalf, DType::C32),
+    (Kind::ComplexFloat, DType::C64),
+    (Kind::ComplexDouble, DType::C128),
+    (Kind::Bool, DType::Bool),
+    (Kind::Float8e5m2, DType::F8E5M2),
+    (Kind::Float8e4m3fn, DType::F8E4M3),
+    (Kind::Float8e5m2fnuz, DType::F8E5M2Fnuz),
+    (Kind::Float8e4m3fnuz, DType::F8E4M3Fnuz),
+];
+
+/// The kind of a dtype; `None` where the crate tch has none.
+pub fn kind_of(dtype: DType) -> Option<Kind> {
+    KINDS.iter().find(|(_, d)| *d == dtype).map(|(kind, _)| *kind)
+}
+
+/// Every tensor of an archive in memory of libtorch's, by name.
+///
+/// Names of one tensor are one tensor again: those that are the same part of the same storage share their memory.
+/// No gradient is asked for.
+///
+/// # Errors
+/// `Unsupported` for dtypes that the crate tch has no kind for, with the names of the tensors; `Malformed` if two
+/// tensors have the same name; those of the archive and of libtorch.
+pub fn tensors(archive: &dyn Archive, device: Device) -> Result<BTreeMap<String, Native>> {
+    let infos = archive.tensors();
+    let foreign: Vec<String> = infos
+        .iter()
+        .filter(|info| kind_of(info.dtype()).is_none())
+        .map(|info| format!("{} ({})", info.name(), info.dtype()))
+        .collect();
+    if !foreign.is_empty() {
+        let more = foreign.len().saturating_sub(LISTED);
+        let mut list = foreign[..foreign.len().min(LISTED)].join(", ");
+        if more > 0 {
+            list.push_str(&format!(", … {more} more"));
+        }
+        return Err(Error::unsupported(format!("the crate tch has no kind for {list}"))
+            .with_hint("cast them to another dtype, or leave them out (transform::Cast, transform::Drop)"));
+    }
+    let mut out = BTreeMap::new();
+    let mut known: HashMap<(u32, u64, Option<Shape>, DType, Shape), String> = HashMap::new();
+    for (index, info) in infos.iter().enumerate() {
+        let at = |e: Error| e.with_tensor(info.name());
+        let part = info.view().map(|view| {
+            (view.storage, view.offset, view.strides.clone(), info.dtype(), Shape::from(info.shape()))
+        });
+        let first = part.as_ref().and_then(|part| known.get(part)).and_then(|name| out.get(name));
+        let tensor = match first {
+            Some(first) => Native::shallow_clone(first),
+            None => made(info, &archive.data(index).map_err(at)?, device).map_err(at)?,
+        };
+        if out.insert(info.name().to_owned(), tensor).is_some() {
+            return Err(at(Error::malformed("two tensors of the archive have the same name")));
+        }
+        if let Some(part) = part {
+            known.entry(part).or_insert_with(|| info.name().to_owned());
+        }
+    }
+    Ok(out)
+}
+
+/// How many tensors an error lists before it only counts.
+const LISTED: usize = 8;
+
+fn made(info: &TensorInfo, data: &Data<'_>, device: Device) -> Result<Native> {
+    let Some(kind) = kind_of(info.dtype()) else {
+        return Err(Error::unsupported(format!("the crate tch has no kind for {}", info.dtype())));
+    };
+    let size: Option<Vec<i64>> = info.shape().iter().map(|&n| i64::try_from(n).ok()).collect();
+    let Some(size) = size else {
+        return Err(Error::limit(format!("shape {:?} does not fit 63 bits", info.shape())));
+    };
+    check_len(data, info.bytes())?;
+    let tensor = Native::f_empty(&size[..], (kind, device));
+    let mut tensor = tensor.map_err(|e| failed(info.name(), "making a tensor", &e))?;
+    fill(info, &mut tensor, data)?;
+    Ok(tensor)
+}
+
+/// Reads a tensor's bytes into the memory that it has, a chunk at a time. libtorch copies each from a tensor of its
+/// own; writing behind its back into memory that other handles may share would be unsound.
+fn fill(info: &TensorInfo, tensor: &mut Native, data: &Data<'_>) -> Result<()> {
+    let at = |doing: &'static str| move |e: TchError| failed(info.name(), doing, &e);
+    let size = info.dtype().size().unwrap_or(1);
+    if info.elements() <= CHUNK || !tensor.is_contiguous() {
+        let mut room = Vec::new();
+        let bytes = whole(data, &mut room, info.bytes())?;
+        data.finish()?;
+        let new = Native::f_from_data_size(bytes, &tensor.size(), tensor.kind());
+        return no_grad(|| tensor.f_copy_(&new?)).map_err(at("setting the tensor"));
+    }
+    let flat = tensor.f_detach().and_then(|t| t.f_view([-1])).map_err(at("making the tensor flat"))?;
+    let mut room = buffer(if data.as_slice().is_some() { 0 } else { CHUNK * size })?;
+    for first in (0..info.elements()).step_by(CHUNK as usize) {
+        let count = CHUNK.min(info.elements() - first);
+        let (from, len) = (first * size, (count * size) as usize);
+        let bytes = match data.as_slice() {
+            Some(all) => all.get(from as usize..from as usize + len),
+            None => room.get_mut(..len).map(|part| data.read_at(from, part).map(|()| &*part)).transpose()?,
+        };
+        let Some(bytes) = bytes else { return Err(Error::mismatch("fewer bytes than the tensor takes")) };
+        let new = Native::f_from_data_size(bytes, &[count as i64], tensor.kind());
+        let mut part = flat.f_narrow(0, first as i64, count as i64).map_err(at("taking a part"))?;
+        no_grad(|| part.f_copy_(&new?)).map_err(at("setting the tensor"))?;
+    }
+    data.finish()
+}
+
+/// All bytes of some data: its own where they are in memory, else read into `room`.
+fn whole<'a>(data: &'a Data<'_>, room: &'a mut Vec<u8>, len: u64) -> Result<&'a [u8]> {
+    if let Some(bytes) = data.as_slice() {
+        return Ok(bytes);
+    }
+    *room = buffer(len)?;
+    data.read_at(0, room)?;
+    Ok(room)
+}
 
 /// One tensor. Assigning sets its numbers in place.
 impl StateDict for Native {
@@ -48,28 +189,9 @@ fn failed(name: &str, doing: &str, error: &TchError) -> Error {
 }
 
 fn dtype(name: &str, kind: Kind) -> Result<DType> {
-    Ok(match kind {
-        Kind::Uint8 => DType::U8,
-        Kind::Int8 => DType::I8,
-        Kind::Int16 => DType::I16,
-        Kind::Int => DType::I32,
-        Kind::Int64 => DType::I64,
-        Kind::Half => DType::F16,
-        Kind::BFloat16 => DType::Bf16,
-        Kind::Float => DType::F32,
-        Kind::Double => DType::F64,
-        Kind::ComplexHalf => DType::C32,
-        Kind::ComplexFloat => DType::C64,
-        Kind::ComplexDouble => DType::C128,
-        Kind::Bool => DType::Bool,
-        Kind::Float8e5m2 => DType::F8E5M2,
-        Kind::Float8e4m3fn => DType::F8E4M3,
-        Kind::Float8e5m2fnuz => DType::F8E5M2Fnuz,
-        Kind::Float8e4m3fnuz => DType::F8E4M3Fnuz,
-        Kind::QInt8 | Kind::QUInt8 | Kind::QInt32 => {
-            let what = format!("libtorch's quantized tensors ({kind:?}) have scales beside their numbers");
-            return Err(Error::unsupported(what).with_tensor(name));
-        }
+    KINDS.iter().find(|(k, _)| *k == kind).map(|(_, dtype)| *dtype).ok_or_else(|| {
+        let what = format!("libtorch's quantized tensors ({kind:?}) have scales beside their numbers");
+        Error::unsupported(what).with_tensor(name)
     })
 }
 
@@ -134,22 +256,14 @@ fn set(name: &str, tensor: &mut Native, source: &dyn TensorSource) -> Result<()>
     let info = info(name, tensor)?;
     let Some(data) = source.find(&info)? else { return Ok(()) };
     check_len(&data, info.bytes())?;
-    let mut bytes = buffer(info.bytes())?;
-    data.read_at(0, &mut bytes)?;
-    data.finish()?;
-    let new = Native::f_from_data_size(&bytes, &tensor.size(), tensor.kind());
-    let new = new.and_then(|t| t.f_to_device(tensor.device()));
-    let new = new.map_err(|e| failed(name, "making a tensor", &e))?;
-    no_grad(|| tensor.f_copy_(&new)).map_err(|e| failed(name, "setting the tensor", &e))
+    fill(&info, tensor, &data)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
-
     use ::tch::nn::{self, Module};
     use weighbridge_formats::write::{ExecuteOptions, execute};
-    use weighbridge_formats::{Archive, ReadOptions, Registry, WriteOptions};
+    use weighbridge_formats::{ReadOptions, Registry, WriteOptions};
 
     use super::super::{LoadOptions, OwnedTensor, archive, load};
     use super::*;

@@ -26,6 +26,20 @@ const STORAGES: &[(&str, DType)] = &[
     ("QUInt2x4Storage", DType::U8),
 ];
 
+/// Classes that Python's torch does not have, and that libtorch's own pickler (TorchScript, `torch::save`) names after
+/// its scalar types (`c10/core/ScalarType.h`).
+const NATIVE: &[(&str, DType)] = &[
+    ("ComplexHalfStorage", DType::C32),
+    ("UInt16Storage", DType::U16),
+    ("UInt32Storage", DType::U32),
+    ("UInt64Storage", DType::U64),
+    ("Float8_e5m2Storage", DType::F8E5M2),
+    ("Float8_e4m3fnStorage", DType::F8E4M3),
+    ("Float8_e5m2fnuzStorage", DType::F8E5M2Fnuz),
+    ("Float8_e4m3fnuzStorage", DType::F8E4M3Fnuz),
+    ("Float8_e8m0fnuStorage", DType::F8E8M0),
+];
+
 /// What a storage class says of its elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StorageClass {
@@ -44,7 +58,7 @@ pub(super) fn storage_class(module: &str, name: &str) -> Option<StorageClass> {
         ("torch", "QUInt4x2Storage") => Some(StorageClass::Packed(2)),
         ("torch", "QUInt2x4Storage") => Some(StorageClass::Packed(4)),
         ("torch" | "torch.cuda", _) => {
-            STORAGES.iter().find(|(n, _)| *n == name).map(|&(_, d)| StorageClass::Typed(d))
+            STORAGES.iter().chain(NATIVE).find(|(n, _)| *n == name).map(|&(_, d)| StorageClass::Typed(d))
         }
         _ => None,
     }
@@ -88,6 +102,7 @@ mod tests {
             }
         }
         assert_eq!(class_of(DType::U16), None);
+        assert_eq!(storage_class("torch", "UInt16Storage"), Some(StorageClass::Typed(DType::U16)));
         assert_eq!(storage_class("os", "FloatStorage"), None);
     }
 }
