@@ -58,6 +58,8 @@ pub use write::Observer;
 pub use weighbridge_bertopic as bertopic;
 #[cfg(feature = "checkpoint")]
 pub use weighbridge_checkpoint as checkpoint;
+#[cfg(feature = "export")]
+pub use weighbridge_export as export;
 #[cfg(feature = "model")]
 pub use weighbridge_model as model;
 #[cfg(feature = "versions")]
