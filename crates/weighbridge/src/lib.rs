@@ -40,6 +40,8 @@ use std::path::Path;
 
 use weighbridge_formats as formats;
 
+#[cfg(feature = "torch")]
+pub use formats::backends::torch::script as torchscript;
 #[cfg(feature = "pickle")]
 pub use formats::pickle;
 pub use formats::transform::{self, CastStats, KeptWide, OnOverflow, Precision, TensorCast};

@@ -5,10 +5,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use weighbridge::model::Model;
+use weighbridge::torchscript::Script;
 use weighbridge::transform::Select;
 use weighbridge::{Archive, DType, Result, TensorInfo};
 
-use super::{model, topics};
+use super::{model, script, topics};
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, push_array, push_json_str, push_u64, shortened, size};
 use crate::values::{Bounds, Tree};
@@ -67,10 +68,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
 }
 
 fn show(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> Result<Exit> {
+    let program = if args.select.is_none() { script::read(archive)? } else { None };
     if args.json {
-        print_json(archive, model, args)?;
+        print_json(archive, model, program.as_ref(), args)?;
     } else {
-        output::emit(text(archive, model, args).as_bytes())?;
+        output::emit(text(archive, model, program.as_ref(), args).as_bytes())?;
     }
     Ok(Exit::Success)
 }
@@ -116,7 +118,12 @@ fn shared(archive: &dyn Archive) -> Vec<Vec<&str>> {
 const PIECE: usize = 64 << 10;
 
 /// Prints the JSON object in pieces. Everything that can fail has been done when the first is printed.
-fn print_json(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> Result<()> {
+fn print_json(
+    archive: &dyn Archive,
+    model: Option<&Model>,
+    program: Option<&Script>,
+    args: &Args,
+) -> Result<()> {
     let mut out = Vec::with_capacity(2 * PIECE);
     out.extend_from_slice(b"{\"format\":");
     push_json_str(&mut out, archive.format());
@@ -172,11 +179,14 @@ fn print_json(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> Resu
     if let Some(model) = model {
         out.extend_from_slice(format!(",\"model\":{}", model::json(model)).as_bytes());
     }
+    if let Some(program) = program {
+        out.extend_from_slice(format!(",\"program\":{}", script::json(program, args.all)).as_bytes());
+    }
     out.extend_from_slice(format!(",\"notes\":{}}}\n", output::notes_json(archive.notes())).as_bytes());
     output::emit(&out)
 }
 
-fn text(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> String {
+fn text(archive: &dyn Archive, model: Option<&Model>, program: Option<&Script>, args: &Args) -> String {
     let brief = !args.all && output::for_people();
     let mut out = String::with_capacity(1024 + archive.tensors().len() * 100);
     let mut field = |name: &str, value: &str| {
@@ -219,6 +229,9 @@ fn text(archive: &dyn Archive, model: Option<&Model>, args: &Args) -> String {
     if !names.is_empty() {
         out.push_str("\ntensors\n");
         if args.tree { push_name_tree(&mut out, &names, 0, 1) } else { push_table(&mut out, &names, brief) }
+    }
+    if let Some(program) = program {
+        out.push_str(&script::text(program, args.all));
     }
     if !archive.notes().is_empty() {
         out.push('\n');

@@ -10,5 +10,6 @@ pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod model;
 mod npy;
+mod script;
 pub(crate) mod topics;
 pub(crate) mod version;

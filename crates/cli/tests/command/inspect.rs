@@ -144,3 +144,31 @@ fn shared_storage_and_values_of_a_checkpoint_are_shown() {
     assert_eq!(values["optimizer"]["state"]["$dict"][0][0], 0);
     assert_eq!(values["optimizer"]["param_groups"][0]["betas"], serde_json::json!([0.9, 0.999]));
 }
+
+#[test]
+fn a_torchscript_program_is_listed_and_not_run() {
+    let program = |name: &str| golden("torchscript").join(name).to_string_lossy().into_owned();
+    let state = golden("torch").join("state_dict.pt").to_string_lossy().into_owned();
+    let path = program("scripted.pt");
+    let text = run(&["inspect", &path]).expect(0).stdout;
+    for part in [
+        "blocks.0.linear  __torch__.torch.nn.modules.linear.Linear",
+        "__torch__.programs.Model.describe(x: Tensor, names: Dict[str, int], strict: bool=True) -> Tuple[Tensor, str]",
+        "labels.json",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let json = run(&["inspect", &program("traced.pt"), "--json"]).expect(0).json();
+    let listed = &json["program"];
+    assert_eq!(listed["modules"][0]["path"], "");
+    assert_eq!(
+        listed["constants"],
+        serde_json::json!([{ "name": "c0", "dtype": "F32", "shape": [3], "bytes": 12 }])
+    );
+    let methods = |class: &serde_json::Value| class["methods"].as_array().map_or(0, Vec::len);
+    assert!(listed["classes"].as_array().unwrap().iter().map(methods).sum::<usize>() > 6);
+    assert!(listed["classes"][0]["methods"][0]["source"].is_null());
+    let all = run(&["inspect", &program("traced.pt"), "--json", "--all"]).expect(0).json();
+    assert!(all["program"]["classes"][0]["methods"][0]["source"].as_str().unwrap().contains("def "));
+    assert!(run(&["inspect", &state, "--json"]).expect(0).json()["program"].is_null());
+}

@@ -8,7 +8,7 @@ use super::archive::{Storages, TorchArchive};
 use crate::archive::Note;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle;
+use crate::pickle::{self, Decoded};
 use crate::probe::Confidence;
 use crate::source::{ReadAt, Source};
 use crate::zip::ZipArchive;
@@ -42,89 +42,136 @@ impl Storages for Members {
     }
 }
 
+/// A zip whose few members beside the storages have been looked at.
+pub(super) struct Container {
+    pub zip: ZipArchive,
+    /// The folder that everything lies in, with its slash.
+    pub root: String,
+    version: Option<String>,
+    big_endian: bool,
+    notes: Vec<Note>,
+}
+
+impl Container {
+    /// Reads the directory, the version and the byte order.
+    pub(super) fn open(source: &Source, limits: &Limits) -> Result<Self> {
+        let zip = ZipArchive::open(source, limits)?;
+        let root = find_root(&zip)?;
+        // A storage's header is checked when the storage is read. The others are few, and which of them are there
+        // counts: without its `byteorder`, a big-endian file would be read as little-endian.
+        let data = format!("{root}data/");
+        for entry in zip.entries().iter().filter(|e| !zip.name(e).starts_with(&data)) {
+            zip.reader(entry)?;
+        }
+        let member = |name: &str| zip.find(&format!("{root}{name}"));
+        let small = |name: &str| -> Result<Option<String>> {
+            let Some(entry) = member(name) else { return Ok(None) };
+            if entry.size > 64 {
+                return Err(Error::malformed(format!("member {name:?} has {} bytes", entry.size))
+                    .at_offset(entry.header));
+            }
+            Ok(Some(String::from_utf8_lossy(&zip.read(entry, limits)?).trim().to_owned()))
+        };
+        let mut notes = Vec::new();
+        let version = match small("version")? {
+            Some(v) => Some(v),
+            None => small(".data/version")?,
+        };
+        if let Some(v) = version.as_deref().and_then(|v| v.parse::<u32>().ok()).filter(|&v| v > NEWEST) {
+            notes.push(Note::warning(format!(
+                "container version {v} is newer than the newest known, {NEWEST}"
+            )));
+        }
+        let big_endian = match small("byteorder")?.as_deref() {
+            None | Some("little") => false,
+            Some("big") => true,
+            Some(other) => {
+                return Err(Error::malformed(format!("byte order {other:?} is neither little nor big")));
+            }
+        };
+        Ok(Self { zip, root, version, big_endian, notes })
+    }
+
+    /// Whether this is a TorchScript program.
+    pub(super) fn is_script(&self) -> bool {
+        self.zip.find(&format!("{}constants.pkl", self.root)).is_some()
+    }
+
+    /// The pickle of a name such as `data`.
+    pub(super) fn pickle(&self, name: &str, limits: &Limits) -> Result<Option<Decoded>> {
+        let Some(entry) = self.zip.find(&format!("{}{name}.pkl", self.root)) else { return Ok(None) };
+        let bytes = self.zip.read(entry, limits)?;
+        pickle::decode(&bytes, limits).map(Some).map_err(|e| in_pickle(e, entry.header))
+    }
+
+    /// The tensors that a pickle describes, whose storages are the members of the folder of a name.
+    pub(super) fn archive(
+        self,
+        source: Source,
+        decoded: Decoded,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<TorchArchive> {
+        let kind = if self.is_script() { "TorchScript archive" } else { "zip container" };
+        let order = if self.big_endian { ", big-endian" } else { "" };
+        let version = self.version.map_or_else(String::new, |v| format!(", version {v}"));
+        let variety = format!("{kind}{version}{order}, pickle protocol {}", decoded.protocol);
+        let mut name = format!("{}{name}/", self.root);
+        let zip = self.zip;
+        TorchArchive::new(
+            source,
+            variety,
+            decoded.values,
+            self.big_endian,
+            self.notes,
+            limits,
+            Box::new(move |wanted| {
+                let mut entries = Vec::with_capacity(wanted.len());
+                let (prefix, mut next) = (name.len(), 0);
+                for &(key, bytes) in wanted {
+                    name.truncate(prefix);
+                    name.push_str(key);
+                    let Some(entry) = zip.find_near(&name, &mut next) else {
+                        return Err(Error::malformed(format!(
+                            "the pickle names storage {key:?}, and there is no member {name:?}"
+                        )));
+                    };
+                    if entry.size < bytes {
+                        let what =
+                            format!("member {name:?} has {} bytes, and the pickle says {bytes}", entry.size);
+                        return Err(Error::malformed(what).at_offset(entry.header));
+                    }
+                    entries.push((next - 1) as u32);
+                }
+                Ok(Box::new(Members { zip, entries }))
+            }),
+        )
+    }
+}
+
 /// Opens a zip.
 pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
-    let zip = ZipArchive::open(&source, limits)?;
-    let root = find_root(&zip)?;
-    // A storage's header is checked when the storage is read. The others are few, and which of them are there
-    // counts: without its `byteorder`, a big-endian file would be read as little-endian.
-    let data = format!("{root}data/");
-    for entry in zip.entries().iter().filter(|e| !zip.name(e).starts_with(&data)) {
-        zip.reader(entry)?;
+    let mut container = Container::open(&source, limits)?;
+    let Some(decoded) = container.pickle("data", limits)? else { return Err(no_pickle()) };
+    if container.is_script() {
+        note_constants(&container.zip, &container.root, &mut container.notes);
     }
-    let member = |name: &str| zip.find(&format!("{root}{name}"));
-    let small = |name: &str| -> Result<Option<String>> {
-        let Some(entry) = member(name) else { return Ok(None) };
-        if entry.size > 64 {
-            return Err(
-                Error::malformed(format!("member {name:?} has {} bytes", entry.size)).at_offset(entry.header)
-            );
-        }
-        Ok(Some(String::from_utf8_lossy(&zip.read(entry, limits)?).trim().to_owned()))
-    };
-    let mut notes = Vec::new();
-    let version = match small("version")? {
-        Some(v) => Some(v),
-        None => small(".data/version")?,
-    };
-    if let Some(v) = version.as_deref().and_then(|v| v.parse::<u32>().ok()).filter(|&v| v > NEWEST) {
-        notes.push(Note::warning(format!("container version {v} is newer than the newest known, {NEWEST}")));
-    }
-    let big_endian = match small("byteorder")?.as_deref() {
-        None | Some("little") => false,
-        Some("big") => true,
-        Some(other) => {
-            return Err(Error::malformed(format!("byte order {other:?} is neither little nor big")));
-        }
-    };
-    let Some(data) = member("data.pkl") else { return Err(no_pickle()) };
-    let (at, bytes) = (data.header, zip.read(data, limits)?);
-    let decoded = pickle::decode(&bytes, limits).map_err(|e| in_pickle(e, at))?;
-    drop(bytes);
-    let script = member("constants.pkl").is_some();
-    if script {
-        note_constants(&zip, &root, &mut notes);
-    }
-    let kind = if script { "TorchScript archive" } else { "zip container" };
-    let order = if big_endian { ", big-endian" } else { "" };
-    let version = version.map_or_else(String::new, |v| format!(", version {v}"));
-    let variety = format!("{kind}{version}{order}, pickle protocol {}", decoded.protocol);
-    TorchArchive::new(
-        source,
-        variety,
-        decoded.values,
-        big_endian,
-        notes,
-        limits,
-        Box::new(move |wanted| {
-            let mut entries = Vec::with_capacity(wanted.len());
-            let mut name = format!("{root}data/");
-            let (prefix, mut next) = (name.len(), 0);
-            for &(key, bytes) in wanted {
-                name.truncate(prefix);
-                name.push_str(key);
-                let Some(entry) = zip.find_near(&name, &mut next) else {
-                    return Err(Error::malformed(format!(
-                        "the pickle names storage {key:?}, and there is no member {name:?}"
-                    )));
-                };
-                if entry.size < bytes {
-                    let what =
-                        format!("member {name:?} has {} bytes, and the pickle says {bytes}", entry.size);
-                    return Err(Error::malformed(what).at_offset(entry.header));
-                }
-                entries.push((next - 1) as u32);
-            }
-            Ok(Box::new(Members { zip, entries }))
-        }),
-    )
+    container.archive(source, decoded, "data", limits)
 }
 
 /// The folder that everything lies in: that of the only `data.pkl`, or of the one nearest to the top.
 fn find_root(zip: &ZipArchive) -> Result<String> {
     let pickles = zip.entries().iter().filter_map(|e| zip.name(e).strip_suffix("data.pkl"));
     let roots = pickles.filter(|r| r.is_empty() || r.ends_with('/'));
-    roots.min_by_key(|r| r.matches('/').count()).map(ToOwned::to_owned).ok_or_else(no_pickle)
+    roots.min_by_key(|r| r.matches('/').count()).map(ToOwned::to_owned).ok_or_else(|| {
+        let old = zip.entries().iter().any(|e| zip.name(e).ends_with("/model.json"));
+        if old {
+            Error::unsupported("a TorchScript file of torch before 1.4 (model.json)")
+                .with_hint("load and save it with torch 1.4 or later, which writes data.pkl")
+        } else {
+            no_pickle()
+        }
+    })
 }
 
 fn no_pickle() -> Error {
@@ -149,7 +196,7 @@ fn note_constants(zip: &ZipArchive, root: &str, notes: &mut Vec<Note>) {
     )));
     if count > 0 {
         notes.push(Note::warning(format!(
-            "{count} constant tensor(s) belong to the program's code (constants/), not to its weights; they are left out"
+            "{count} constant tensor(s) belong to the program's code (constants/), not to its weights; they are left out here, and `inspect` lists them"
         )));
     }
 }

@@ -6,7 +6,7 @@
 //! - a writer of the zip container, to the byte as torch lays it out (`write`).
 //!
 //! No code is run: a pickle is read by [`crate::pickle`], which builds nothing, and `code/` of a TorchScript
-//! archive is never opened.
+//! archive is text that `script` lists on request.
 
 #[cfg(feature = "torch")]
 mod archive;
@@ -26,6 +26,8 @@ mod legacy;
 mod read;
 #[cfg(feature = "torch")]
 mod rebuild;
+#[cfg(feature = "torch")]
+pub mod script;
 #[cfg(feature = "torch")]
 mod tar;
 #[cfg(feature = "torch")]
