@@ -1,5 +1,6 @@
-//! `cargo xtask bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--only TEXT] [--peers]`: Weighbridge beside
-//! `cp` and beside its peers, over the same files, on memory rather than a disk where the system has such a folder.
+//! `cargo xtask bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--only TEXT] [--peers]
+//! [--export]`: Weighbridge beside `cp` and beside its peers, over the same files, on memory rather than a disk where the
+//! system has such a folder. `--export` measures exports to ONNX and how they run instead of conversions.
 
 use crate::Outcome;
 use crate::command::{
@@ -18,12 +19,12 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let json = take_value(&mut arguments, "--json")?;
     let only = take_value(&mut arguments, "--only")?.unwrap_or_default();
     let peers = take_flag(&mut arguments, "--peers");
+    let export = take_flag(&mut arguments, "--export");
     done(&arguments)?;
 
     let python = setup::ensure()?.python;
     println!("bench: building the command and the library's program (release)");
     let weighbridge = build("weighbridge-cli", "weighbridge", true)?;
-    let library = build("weighbridge-benches", "library", true)?;
     let memory = Path::new("/dev/shm");
     let own = if memory.is_dir() { memory.join("weighbridge-bench") } else { target().join("bench") };
     let work = std::path::absolute(work.as_deref().unwrap_or(&own))?;
@@ -31,13 +32,21 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     println!("bench: {runs} runs over {gib} GiB in {}", work.display());
 
     let mut script = command(&python, &["-B"]);
-    script.arg(root().join("benches/sidebyside.py")).arg("--work").arg(&work).arg("--bin").arg(&weighbridge);
-    script.arg("--library").arg(&library).args(["--runs", &runs, "--gib", &gib, "--only", &only]);
+    script.arg(root().join(if export { "benches/export.py" } else { "benches/sidebyside.py" }));
+    script.arg("--work").arg(&work).arg("--bin").arg(&weighbridge).args(["--runs", &runs, "--gib", &gib]);
+    if export {
+        script.arg("--optimum").arg(setup::optimum()?);
+    } else {
+        script.arg("--library").arg(build("weighbridge-benches", "library", true)?);
+    }
+    if !only.is_empty() {
+        script.args(["--only", &only]);
+    }
     if let Some(json) = json {
         script.args(["--json", &json]);
     }
     let mut outcome = run_command(script);
-    if outcome.is_ok() {
+    if outcome.is_ok() && !export {
         outcome = background_save(&work, &gib, &runs);
     }
     if outcome.is_ok() && peers {

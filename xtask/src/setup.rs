@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 const REQUIREMENTS: &str = "xtask/requirements.txt";
+const OPTIMUM: &str = "xtask/optimum.txt";
 const STAMP: &str = ".complete";
 
 /// A wheel whose model files are fixtures; nothing of it is installed or run.
@@ -187,6 +188,52 @@ fn environment(cache: &Path) -> Outcome<PathBuf> {
     Ok(venv)
 }
 
+/// The Python with optimum-onnx, for the benchmark of exports: an environment of its own, since it wants an older
+/// transformers, which sees the packages of the other one behind its own.
+pub(crate) fn optimum() -> Outcome<PathBuf> {
+    let list = fs::read(root().join(OPTIMUM))?;
+    let base = fs::canonicalize(target().join("venv"))?;
+    let mut hash = Sha256::new();
+    hash.update(&list);
+    hash.update(base.as_os_str().as_encoded_bytes());
+    let venv = cache()?.join(format!("optimum-{}", &hex(&hash.finalize())[..16]));
+    let python = python_of(&venv);
+    if venv.join(STAMP).exists() {
+        return Ok(python);
+    }
+    println!("setup: making the environment of optimum-onnx {}", venv.display());
+    if venv.exists() {
+        fs::remove_dir_all(&venv)?;
+    }
+    let path = |path: &Path| path.to_str().map(str::to_owned).ok_or("the cache folder's path is not UTF-8");
+    let from = python_of(&base);
+    run_command(command(&from, &["-m", "venv", "--without-pip", &path(&venv)?]))?;
+    let packages =
+        |python: &Path| output(command(python, &["-c", "import site; print(site.getsitepackages()[0])"]));
+    fs::write(Path::new(packages(&python)?.trim()).join("base.pth"), packages(&from)?)?;
+    run_command(command(
+        &from,
+        &[
+            "-m",
+            "pip",
+            "--python",
+            &path(&python)?,
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "--no-deps",
+            "--ignore-installed",
+            "--only-binary=:all:",
+            "-r",
+            OPTIMUM,
+        ],
+    ))?;
+    run_command(command(&python, &["-c", "import optimum.exporters.onnx"]))?;
+    fs::write(venv.join(STAMP), list)?;
+    Ok(python)
+}
+
 /// Has pip find requirements that are not met. BERTopic's embedders and clustering are left out on purpose.
 fn check_environment(python: &Path) -> Outcome {
     let found = command(python, &["-m", "pip", "check", "--disable-pip-version-check"]).output()?;
@@ -315,10 +362,14 @@ mod tests {
 
     #[test]
     fn every_requirement_is_exact() {
-        let list = fs::read_to_string(root().join(REQUIREMENTS)).unwrap();
-        let lines: Vec<&str> = list.lines().filter(|l| !l.is_empty() && !l.starts_with('#')).collect();
+        let read = |name| fs::read_to_string(root().join(name)).unwrap();
+        let (list, optimum) = (read(REQUIREMENTS), read(OPTIMUM));
+        fn of(list: &str) -> impl Iterator<Item = &str> {
+            list.lines().filter(|l| !l.is_empty() && !l.starts_with('#'))
+        }
+        let lines: Vec<&str> = of(&list).collect();
         assert!(lines.len() > 20, "{lines:?}");
-        for line in lines {
+        for line in lines.into_iter().chain(of(&optimum)) {
             let (name, rest) = line.split_once("==").unwrap_or_else(|| panic!("{line} has no exact version"));
             assert!(!name.is_empty() && rest.starts_with(|c: char| c.is_ascii_digit()), "{line}");
             assert!(!rest.contains('*'), "{line}");
