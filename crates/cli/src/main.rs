@@ -12,7 +12,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
-use crate::commands::{card, checkpoint, completions, convert, diff, formats, inspect, man, topics, version};
+use crate::commands::{
+    card, checkpoint, completions, convert, diff, export, formats, inspect, man, topics, version,
+};
 use crate::exit::Exit;
 
 /// Inspect, convert and compare machine-learning model files, without Python and without running what a file says
@@ -29,6 +31,8 @@ enum Command {
     Inspect(inspect::Args),
     /// Write a model file in another format, dtype or cut
     Convert(Box<convert::Args>),
+    /// Build a graph from a model's config and weights that other runtimes run
+    Export(export::Args),
     /// Compare two model files, tensor by tensor, across formats
     Diff(diff::Args),
     /// Assign documents to the topics of a BERTopic model, by their embeddings
@@ -52,6 +56,7 @@ impl Command {
         match self {
             Self::Inspect(args) => inspect::run(args),
             Self::Convert(args) => convert::run(args),
+            Self::Export(args) => export::run(args),
             Self::Diff(args) => diff::run(args),
             Self::Topics(args) => topics::run(args),
             Self::Checkpoint(args) => checkpoint::run(args),
@@ -68,6 +73,7 @@ impl Command {
         match self {
             Self::Inspect(args) => args.json,
             Self::Convert(args) => args.json,
+            Self::Export(args) => args.json(),
             Self::Diff(args) => args.json,
             Self::Topics(args) => args.json,
             Self::Checkpoint(args) => args.json(),
@@ -85,6 +91,7 @@ fn after_help() -> String {
   weighbridge inspect pytorch_model.bin
   weighbridge convert pytorch_model.bin model.safetensors
   weighbridge convert model.safetensors small/ --to safetensors --dtype bf16 --max-shard-size 5GB
+  weighbridge export onnx bert-base model.onnx
   weighbridge diff pytorch_model.bin model.safetensors
 
 {}",

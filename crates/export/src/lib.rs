@@ -6,39 +6,45 @@
 //!
 //! ```no_run
 //! use weighbridge_export::{ExportOptions, export};
-//! use weighbridge_formats::{WriteOptions, write};
+//! use weighbridge_formats::{WriteOptions, write::ExecuteOptions};
 //! use weighbridge_model::ModelLoader;
 //!
 //! let model = ModelLoader::new("bert-base").load()?;
 //! let export = export(&model, &ExportOptions::default())?;
-//! let mut options = WriteOptions::default();
-//! options.file_name = "model.onnx".into();
-//! write::execute(export.plan(&options)?, std::path::Path::new("."), &write::ExecuteOptions::default())?;
+//! export.write("model.onnx".as_ref(), WriteOptions::default(), &ExecuteOptions::default())?;
 //! # Ok::<(), weighbridge_formats::Error>(())
 //! ```
 
 mod architecture;
 pub mod graph;
 mod options;
+mod quantize;
 mod settings;
 mod task;
 mod used;
 
+use std::path::Path;
 use std::sync::Arc;
 
-use weighbridge_formats::backends::onnx::{plan_model, proto::ModelProto};
+use prost::Message as _;
+use weighbridge_formats::backends::onnx::plan_model;
+use weighbridge_formats::backends::onnx::proto::{ModelProto, StringStringEntryProto};
 use weighbridge_formats::transform::{Cast, KeptWide, OnOverflow, Precision, TensorCast};
-use weighbridge_formats::write::WritePlan;
-use weighbridge_formats::{Archive, DType, Error, Note, Result, WriteOptions};
+use weighbridge_formats::write::{ExecuteOptions, WritePlan, Written, execute};
+use weighbridge_formats::{Archive, DType, Error, Note, Result, WriteOptions, logical};
 use weighbridge_model::Model;
 
 pub use options::ExportOptions;
+pub use quantize::Quantization;
 pub use task::Task;
 
 use architecture::Context;
-use graph::GraphBuilder;
+use graph::{GraphBuilder, Value};
 use settings::Settings;
 use used::Used;
+
+/// The key of the weights' logical hash in the model's metadata.
+pub const HASH: &str = "weighbridge.logical_hash";
 
 /// A graph and the weights that it refers to.
 pub struct Export<'a> {
@@ -46,6 +52,10 @@ pub struct Export<'a> {
     pub model: ModelProto,
     /// The weights that the graph refers to, under the names that it has them by, cast while they are read.
     pub weights: Box<dyn Archive + 'a>,
+    /// What the graph takes, in order.
+    pub inputs: Vec<Value>,
+    /// What it gives, in order.
+    pub outputs: Vec<Value>,
     /// What was decided, and what the result cannot do.
     pub notes: Vec<Note>,
     /// What the graph computes.
@@ -56,12 +66,34 @@ pub struct Export<'a> {
 }
 
 impl Export<'_> {
-    /// The files to be, laid out to the byte: the model alone where it stays small, else with its weights beside it.
+    /// The files to be, laid out to the byte: the model alone where it stays small, else with its weights beside it. The
+    /// logical hash of the weights is made in the pass that writes them, and put into the metadata.
     ///
     /// # Errors
     /// As [`plan_model`].
     pub fn plan(&self, options: &WriteOptions) -> Result<WritePlan<'_>> {
-        plan_model(&self.model, &*self.weights, options)
+        let mut plan = plan_model(&self.model, &*self.weights, options)?;
+        // A field at the end of a message joins those of its kind that stand before it.
+        let entry = |hash: &logical::Digest| {
+            let entry = StringStringEntryProto { key: Some(HASH.into()), value: Some(logical::hex(hash)) };
+            ModelProto { metadata_props: vec![entry], ..ModelProto::default() }.encode_to_vec()
+        };
+        let len = entry(&[0; 32]).len() as u64;
+        logical::push_logical_hash(&mut plan, &*self.weights, len, entry)?;
+        Ok(plan)
+    }
+
+    /// Writes the model to a file, or as `model.onnx` into a folder that is there, complete or not at all.
+    ///
+    /// # Errors
+    /// `InvalidOptions` for a path without a file name; as [`Export::plan`] and [`execute`].
+    pub fn write(&self, path: &Path, mut options: WriteOptions, how: &ExecuteOptions<'_>) -> Result<Written> {
+        let whole = if path.is_dir() { path.join("model.onnx") } else { path.to_owned() };
+        let Some(name) = whole.file_name().and_then(|n| n.to_str()) else {
+            return Err(Error::invalid_options("the target's name is no text").with_path(path));
+        };
+        name.clone_into(&mut options.file_name);
+        execute(self.plan(&options)?, whole.parent().unwrap_or(Path::new("")), how)
     }
 
     /// What the casts met so far: complete when a plan has been executed.
@@ -101,18 +133,28 @@ pub fn export<'a>(model: &'a Model, options: &ExportOptions) -> Result<Export<'a
         notes.push(Note::info("a weight that does not fit ends the export when it is reached"));
     }
     let mut graph = GraphBuilder::new(&*casts, options.opset, options.compute())?;
+    if let Some(quantization) = options.quantize {
+        graph.quantize(quantization)?;
+        graph.metadata("weighbridge.quantization", quantization.to_string());
+    }
     for tie in model.ties() {
         graph.alias(&*tie.alias, &*tie.tensor);
     }
     let mut context = Context { graph, settings: &settings, options, task, notes, model };
     context.state_metadata()?;
     architecture::build(&mut context)?;
-    let Context { graph, notes, .. } = context;
+    let Context { mut graph, mut notes, .. } = context;
+    if let Some(quantization) = options.quantize {
+        let what = format!("{} weights of linear layers are {quantization}", graph.quantized());
+        notes.push(Note::changed(what));
+    }
+    let derived = graph.take_derived();
     let used: Vec<usize> = graph.used_weights().collect();
     let name = config.model_type().unwrap_or("model").to_owned();
+    let (inputs, outputs) = graph.signature();
     let model = graph.finish(&name)?;
-    let weights = Box::new(Used::new(casts.clone(), used));
-    Ok(Export { model, weights, notes, task, kept_wide, casts })
+    let weights = Box::new(Used::new(casts.clone(), used, derived));
+    Ok(Export { model, weights, inputs, outputs, notes, task, kept_wide, casts })
 }
 
 /// The values of `model_type` that are known.

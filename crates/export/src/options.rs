@@ -4,6 +4,7 @@ use weighbridge_formats::transform::OnOverflow;
 use weighbridge_formats::{DType, Error, Note, Result};
 
 use crate::graph::Dim;
+use crate::quantize::Quantization;
 use crate::task::Task;
 
 /// Choices for an [`export`](crate::export()).
@@ -23,6 +24,8 @@ pub struct ExportOptions {
     pub f32_io: bool,
     /// What becomes of weights that do not fit the dtype.
     pub on_overflow: OnOverflow,
+    /// How the weights of linear layers are quantized; not at all where it is `None`.
+    pub quantize: Option<Quantization>,
     /// A fixed number of sequences in a batch; any where it is `None`.
     pub batch_size: Option<u64>,
     /// A fixed number of tokens in a sequence; any where it is `None`.
@@ -42,6 +45,7 @@ impl Default for ExportOptions {
             compute: None,
             f32_io: false,
             on_overflow: OnOverflow::Error,
+            quantize: None,
             batch_size: None,
             sequence_length: None,
             past_sequence_length: None,

@@ -1,4 +1,4 @@
-//! The tensors of an archive that a graph refers to.
+//! The tensors of an archive that a graph refers to, and those that are made of others.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -6,18 +6,22 @@ use std::sync::Arc;
 use weighbridge_formats::transform::Cast;
 use weighbridge_formats::{Archive, Data, Error, Note, Result, TensorInfo};
 
-/// Some of the tensors of a cast archive, each for itself.
+use crate::quantize::Derived;
+
+/// Some of the tensors of a cast archive, each for itself, and narrow forms of others.
 pub(crate) struct Used<'a> {
     archive: Arc<Cast<'a>>,
     indices: Vec<usize>,
+    derived: Vec<Derived>,
     infos: Vec<TensorInfo>,
 }
 
 impl<'a> Used<'a> {
-    /// The tensors of these indices, in the order given.
-    pub(crate) fn new(archive: Arc<Cast<'a>>, indices: Vec<usize>) -> Self {
-        let infos = indices.iter().map(|&i| archive.tensors()[i].clone().without_view()).collect();
-        Self { archive, indices, infos }
+    /// The tensors of these indices, in the order given, and then those that are made of tensors.
+    pub(crate) fn new(archive: Arc<Cast<'a>>, indices: Vec<usize>, derived: Vec<Derived>) -> Self {
+        let own = indices.iter().map(|&i| archive.tensors()[i].clone().without_view());
+        let infos = own.chain(derived.iter().map(|d| d.info.clone())).collect();
+        Self { archive, indices, derived, infos }
     }
 }
 
@@ -35,9 +39,13 @@ impl Archive for Used<'_> {
     }
 
     fn data(&self, index: usize) -> Result<Data<'_>> {
-        let at = self.indices.get(index);
-        let at = at.ok_or_else(|| Error::not_found(format!("there is no tensor number {index}")))?;
-        self.archive.data(*at)
+        if let Some(&at) = self.indices.get(index) {
+            return self.archive.data(at);
+        }
+        match self.derived.get(index - self.indices.len()) {
+            Some(derived) => derived.data(&*self.archive),
+            None => Err(Error::not_found(format!("there is no tensor number {index}"))),
+        }
     }
 
     fn notes(&self) -> &[Note] {

@@ -110,7 +110,7 @@ impl Args {
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
-enum Overflow {
+pub(crate) enum Overflow {
     /// Refuse to write the file
     Error,
     /// The largest finite number
@@ -119,6 +119,17 @@ enum Overflow {
     Infinity,
     /// Leave a tensor that has such numbers in its dtype
     KeepWide,
+}
+
+impl From<Overflow> for OnOverflow {
+    fn from(choice: Overflow) -> Self {
+        match choice {
+            Overflow::Error => Self::Error,
+            Overflow::Saturate => Self::Saturate,
+            Overflow::Infinity => Self::Infinity,
+            Overflow::KeepWide => Self::KeepWide,
+        }
+    }
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -144,7 +155,7 @@ fn parse_rule(text: &str) -> std::result::Result<(String, Option<DType>), String
     Ok((pattern, Some(parse_dtype(&dtype)?)))
 }
 
-fn parse_pair(text: &str) -> std::result::Result<(String, String), String> {
+pub(crate) fn parse_pair(text: &str) -> std::result::Result<(String, String), String> {
     match text.split_once('=') {
         Some((left, right)) if !left.is_empty() => Ok((left.to_owned(), right.to_owned())),
         _ => Err("a text, `=` and another text are wanted".into()),
@@ -156,12 +167,7 @@ fn precision(args: &Args) -> Precision {
     for (pattern, dtype) in &args.dtype_for {
         precision = precision.rule(pattern, *dtype);
     }
-    precision.on_overflow(match args.overflow {
-        Overflow::Error => OnOverflow::Error,
-        Overflow::Saturate => OnOverflow::Saturate,
-        Overflow::Infinity => OnOverflow::Infinity,
-        Overflow::KeepWide => OnOverflow::KeepWide,
-    })
+    precision.on_overflow(args.overflow.into())
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {

@@ -5,6 +5,7 @@ pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod convert;
 pub(crate) mod diff;
+pub(crate) mod export;
 pub(crate) mod formats;
 pub(crate) mod inspect;
 pub(crate) mod man;

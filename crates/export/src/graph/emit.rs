@@ -68,14 +68,14 @@ impl GraphBuilder<'_> {
             let entry = OperatorSetIdProto { domain: Some((*domain).to_owned()), version: Some(*version) };
             opset_import.push(entry);
         }
-        let node = self.nodes.iter().map(|n| node(n, &spelled)).collect();
+        // Constants are nodes, so that a model's initializers are its weights and nothing else.
+        let mut nodes = self.constants.iter().map(constant).collect::<Result<Vec<_>>>()?;
+        nodes.extend(self.nodes.iter().map(|n| node(n, &spelled)));
         let inputs: Result<Vec<_>> = self.inputs.iter().map(|v| info(v.name(), v)).collect();
         let outputs: Result<Vec<_>> = self.outputs.iter().map(|(name, v)| info(name, v)).collect();
-        let initializer: Result<Vec<_>> = self.constants.iter().map(tensor).collect();
         let graph = GraphProto {
-            node,
+            node: nodes,
             name: Some(name.to_owned()),
-            initializer: initializer?,
             input: inputs?,
             output: outputs?,
             value_info,
@@ -155,13 +155,26 @@ fn attribute(name: &str, value: &Attribute) -> AttributeProto {
     out
 }
 
-fn tensor(constant: &Constant) -> Result<TensorProto> {
-    Ok(TensorProto {
+fn constant(constant: &Constant) -> Result<NodeProto> {
+    let tensor = TensorProto {
         dims: constant.shape.iter().map(|&n| i64::try_from(n).unwrap_or(i64::MAX)).collect(),
         data_type: Some(onnx_dtype(constant.dtype)? as i32),
         name: Some(constant.name.to_string()),
         raw_data: Some(constant.bytes.clone()),
         ..TensorProto::default()
+    };
+    let value = AttributeProto {
+        name: Some("value".into()),
+        r#type: Some(AttributeType::Tensor as i32),
+        t: Some(Box::new(tensor)),
+        ..AttributeProto::default()
+    };
+    Ok(NodeProto {
+        output: vec![constant.name.to_string()],
+        name: Some(constant.name.to_string()),
+        op_type: Some("Constant".into()),
+        attribute: vec![value],
+        ..NodeProto::default()
     })
 }
 

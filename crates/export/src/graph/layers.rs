@@ -6,7 +6,7 @@ use super::GraphBuilder;
 use super::value::{Dim, Value};
 
 /// How the weight of a linear layer lies in a checkpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Layout {
     /// `[out, in]`, as torch's `Linear` has it.
     OutIn,
@@ -41,6 +41,9 @@ impl GraphBuilder<'_> {
         let Some(input) = x.shape().last().and_then(Dim::fixed) else {
             return Err(self.error(format!("a linear layer over {}", x.describe())));
         };
+        if let Some(y) = self.quantized_product(x, weight, [out, input], layout)? {
+            return self.with_bias(&y, bias, out);
+        }
         let matrix = match layout {
             Layout::InOut => self.weight(weight, &[input, out])?,
             Layout::OutIn => {

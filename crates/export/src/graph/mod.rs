@@ -9,6 +9,7 @@ mod emit;
 mod layers;
 mod nn;
 mod ops;
+mod quantized;
 mod shape;
 mod shaping;
 mod value;
@@ -76,6 +77,7 @@ pub struct GraphBuilder<'a> {
     transposed: HashMap<String, Value>,
     domains: BTreeMap<&'static str, i64>,
     metadata: Vec<(String, String)>,
+    narrowed: quantized::Narrowed,
 }
 
 impl<'a> GraphBuilder<'a> {
@@ -117,6 +119,7 @@ impl<'a> GraphBuilder<'a> {
             transposed: HashMap::new(),
             domains: BTreeMap::new(),
             metadata: Vec::new(),
+            narrowed: quantized::Narrowed::default(),
         })
     }
 
@@ -191,6 +194,12 @@ impl<'a> GraphBuilder<'a> {
         Ok(())
     }
 
+    /// The graph's inputs and its outputs so far, under the names that users know.
+    pub fn signature(&self) -> (Vec<Value>, Vec<Value>) {
+        let named = |(name, value): &(String, Value)| Value::new(name.as_str(), value.dtype(), value.shape());
+        (self.inputs.clone(), self.outputs.iter().map(named).collect())
+    }
+
     /// Whether the archive has a tensor of this name.
     pub fn has_weight(&self, name: &str) -> bool {
         self.by_name.contains_key(name) || self.aliases.contains_key(name)
@@ -212,21 +221,9 @@ impl<'a> GraphBuilder<'a> {
     /// `NotFound` where the archive has none of that name; `Mismatch` for another shape, or numbers that are no
     /// floats.
     pub fn weight(&mut self, name: &str, shape: &[u64]) -> Result<Value> {
-        let Some(index) = self.index_of(name) else {
-            let what = format!("the weights have no tensor of this name, and {} needs it", self.place());
-            return Err(Error::not_found(what).with_tensor(name));
-        };
+        let index = self.find(name, shape)?;
         let info = &self.archive.tensors()[index];
-        if info.shape() != shape {
-            let what = format!("its shape is {:?}, and the config makes it {shape:?}", info.shape());
-            return Err(Error::mismatch(what).with_tensor(name));
-        }
         let dtype = info.dtype();
-        if dtype.kind() != Kind::Float {
-            return Err(
-                Error::mismatch(format!("it is of {dtype}, and weights are floats")).with_tensor(name)
-            );
-        }
         self.used.insert(index);
         if let Some(value) = self.cast_weights.get(&index) {
             return Ok(value.clone());
@@ -252,6 +249,26 @@ impl<'a> GraphBuilder<'a> {
         }
         self.cast_weights.insert(index, value.clone());
         Ok(value)
+    }
+
+    /// The number of a weight in the archive, which is there in this shape and holds floats.
+    fn find(&self, name: &str, shape: &[u64]) -> Result<usize> {
+        let Some(index) = self.index_of(name) else {
+            let what = format!("the weights have no tensor of this name, and {} needs it", self.place());
+            return Err(Error::not_found(what).with_tensor(name));
+        };
+        let info = &self.archive.tensors()[index];
+        if info.shape() != shape {
+            let what = format!("its shape is {:?}, and the config makes it {shape:?}", info.shape());
+            return Err(Error::mismatch(what).with_tensor(name));
+        }
+        let dtype = info.dtype();
+        if dtype.kind() != Kind::Float {
+            return Err(
+                Error::mismatch(format!("it is of {dtype}, and weights are floats")).with_tensor(name)
+            );
+        }
+        Ok(index)
     }
 
     /// The scope as an error names it.

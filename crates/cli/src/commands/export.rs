@@ -1,0 +1,293 @@
+//! `weighbridge export`: a graph built from a model's config and weights.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use weighbridge::export::graph::{Dim, Value};
+use weighbridge::export::{Export, ExportOptions, Quantization, Task};
+use weighbridge::model::ModelLoader;
+use weighbridge::write::ExecuteOptions;
+use weighbridge::{CastStats, DType, Error, Note, Result, WriteOptions};
+
+use super::convert::{
+    Overflow, cast_json, grave, kept_json, parse_pair, push_casts, push_written, stats_json,
+};
+use crate::exit::Exit;
+use crate::output;
+use crate::progress::Progress;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    target: Target,
+}
+
+#[derive(clap::Subcommand)]
+enum Target {
+    /// An ONNX graph, built without Python or tracing; weights are streamed
+    Onnx(Box<Onnx>),
+}
+
+impl Args {
+    pub(crate) fn json(&self) -> bool {
+        match &self.target {
+            Target::Onnx(args) => args.json,
+        }
+    }
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  weighbridge export onnx bert-base model.onnx
+  weighbridge export onnx all-MiniLM-L6-v2 embed.onnx --task sentence-embeddings --dtype f16 --f32-io
+  weighbridge export onnx gpt2 decoder.onnx --task text-generation-with-past --quantize int8
+  weighbridge export onnx llama llama.onnx --quantize int4 --external-data always
+  weighbridge export onnx bert-base fixed.onnx --batch-size 1 --sequence-length 128
+
+The graph is built from config.json and the names and shapes of the weights; an architecture, a task or an option of
+the config that is not known is an error, and nothing is guessed.")]
+struct Onnx {
+    /// A model's folder, with its config.json
+    model: PathBuf,
+    /// The file to write; or a folder that is there, for model.onnx in it
+    out: PathBuf,
+    /// What the graph computes, as transformers calls its pipelines; else what the config's class does
+    #[arg(long, value_name = "TASK", value_parser = Task::parse)]
+    task: Option<Task>,
+    /// The operator set, 17 to the newest
+    #[arg(long, value_name = "N")]
+    opset: Option<u32>,
+    /// The dtype of the weights, which the graph computes in: f32, f16 or bf16
+    #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
+    dtype: Option<DType>,
+    /// The dtype to compute in, where it is not that of the weights
+    #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
+    compute: Option<DType>,
+    /// Keep inputs and outputs f32 whatever the graph computes in
+    #[arg(long)]
+    f32_io: bool,
+    /// What becomes of weights too large for the dtype
+    #[arg(long, value_enum, default_value_t = Overflow::Error)]
+    overflow: Overflow,
+    /// Quantize the weights of linear layers: int8 (inputs too, while it runs), int8-weights, int4, or int4:BLOCK
+    #[arg(long, value_name = "FORM")]
+    quantize: Option<Quantization>,
+    /// The axes whose sizes are open until the graph runs; those left out need a size
+    #[arg(long, value_name = "AXES", value_enum, value_delimiter = ',', num_args = 0..)]
+    dynamic: Option<Vec<Axis>>,
+    /// A fixed number of sequences in a batch
+    #[arg(long, value_name = "N")]
+    batch_size: Option<u64>,
+    /// A fixed number of tokens in a sequence
+    #[arg(long, value_name = "N")]
+    sequence_length: Option<u64>,
+    /// A fixed number of tokens in the cache
+    #[arg(long, value_name = "N")]
+    past_sequence_length: Option<u64>,
+    /// Whether the weights are in a file of their own beside the model
+    #[arg(long, value_enum, default_value_t = External::Auto)]
+    external_data: External,
+    /// Add an entry to the model's metadata
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
+    metadata: Vec<(String, String)>,
+    /// Do not wait until the files are on the disk
+    #[arg(long)]
+    no_fsync: bool,
+    /// Threads that copy and cast
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: Option<u16>,
+    /// Replace files that exist
+    #[arg(long)]
+    force: bool,
+    /// Print errors, warnings and losses only
+    #[arg(long)]
+    quiet: bool,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Axis {
+    Batch,
+    Sequence,
+    Past,
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum External {
+    /// Where they are too large to stand inside
+    Auto,
+    Always,
+    Never,
+}
+
+fn parse_dtype(text: &str) -> std::result::Result<DType, String> {
+    let known = [DType::F32, DType::F16, DType::Bf16];
+    DType::parse(text).filter(|d| known.contains(d)).ok_or_else(|| "the dtypes are f32, f16, bf16".into())
+}
+
+impl Onnx {
+    fn options(&self) -> Result<ExportOptions> {
+        let mut options = ExportOptions::default();
+        options.task = self.task;
+        if let Some(opset) = self.opset {
+            options.opset = opset;
+        }
+        options.dtype = self.dtype.unwrap_or(options.dtype);
+        options.compute = self.compute;
+        options.f32_io = self.f32_io;
+        options.on_overflow = self.overflow.into();
+        options.quantize = self.quantize;
+        let sizes = [
+            (Axis::Batch, "batch", self.batch_size),
+            (Axis::Sequence, "sequence", self.sequence_length),
+            (Axis::Past, "past-sequence", self.past_sequence_length),
+        ];
+        if let Some(open) = &self.dynamic {
+            for (axis, name, size) in sizes {
+                let option = if axis == Axis::Batch { "--batch-size" } else { "--*-length" };
+                if open.contains(&axis) && size.is_some() {
+                    let what = format!("the axis {name} is dynamic, and has a fixed size");
+                    return Err(Error::invalid_options(what));
+                }
+                let past = self.task == Some(Task::TextGenerationWithPast);
+                if !open.contains(&axis) && size.is_none() && (axis != Axis::Past || past) {
+                    let what = format!("the axis {name} is not dynamic, and has no size");
+                    return Err(Error::invalid_options(what).with_hint(format!("give its size ({option})")));
+                }
+            }
+        }
+        options.batch_size = self.batch_size;
+        options.sequence_length = self.sequence_length;
+        options.past_sequence_length = self.past_sequence_length;
+        options.metadata.clone_from(&self.metadata);
+        Ok(options)
+    }
+}
+
+pub(crate) fn run(args: &Args) -> Result<Exit> {
+    match &args.target {
+        Target::Onnx(args) => onnx(args),
+    }
+}
+
+fn onnx(args: &Onnx) -> Result<Exit> {
+    let start = Instant::now();
+    let progress = Progress::new(args.quiet || args.json);
+    let model = ModelLoader::new(&args.model).load()?;
+    let export = weighbridge::export::export(&model, &args.options()?).map_err(|e| match e.path() {
+        Some(_) => e,
+        None => e.with_path(&args.model),
+    })?;
+    let mut write = WriteOptions::default();
+    write.external_data = match args.external_data {
+        External::Auto => None,
+        External::Always => Some(true),
+        External::Never => Some(false),
+    };
+    let mut how = ExecuteOptions::default();
+    how.fsync = !args.no_fsync;
+    how.threads = args.threads.map(usize::from);
+    how.overwrite = args.force;
+    how.observer = Some(&progress);
+    let written = export.write(&args.out, write, &how)?;
+    drop(progress);
+    let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+    let files: Vec<_> = written.files.iter().map(|p| (p.clone(), length(p))).collect();
+    let report =
+        Report { export: &export, files, bytes: written.bytes, seconds: start.elapsed().as_secs_f64() };
+    if args.json {
+        output::emit(format!("{}\n", report.json()).as_bytes())?;
+    } else if args.quiet {
+        let mut out = String::new();
+        output::push_notes(&mut out, &grave(&export.notes));
+        eprint!("{out}");
+    } else {
+        output::emit(report.text().as_bytes())?;
+    }
+    Ok(Exit::Success)
+}
+
+/// What was written, and how.
+struct Report<'r> {
+    export: &'r Export<'r>,
+    files: Vec<(PathBuf, u64)>,
+    bytes: u64,
+    seconds: f64,
+}
+
+impl Report<'_> {
+    fn notes(&self) -> Vec<Note> {
+        let mut notes = self.export.notes.clone();
+        notes.sort_by_key(|n| n.kind);
+        notes
+    }
+
+    /// The casts, and what they met together.
+    fn casts(&self) -> (Vec<weighbridge::TensorCast>, CastStats) {
+        let (casts, mut total) = (self.export.cast_report(), CastStats::default());
+        casts.iter().for_each(|c| total.merge(&c.stats));
+        (casts, total)
+    }
+
+    fn json(&self) -> serde_json::Value {
+        let model = &self.export.model;
+        let graph = model.graph.as_ref();
+        let (casts, total) = self.casts();
+        let opsets: serde_json::Map<String, serde_json::Value> = model
+            .opset_import
+            .iter()
+            .map(|o| (o.domain.clone().unwrap_or_default(), o.version.unwrap_or_default().into()))
+            .collect();
+        serde_json::json!({
+            "task": self.export.task.as_str(),
+            "opsets": opsets,
+            "nodes": graph.map_or(0, |g| g.node.len()),
+            "inputs": self.export.inputs.iter().map(value_json).collect::<Vec<_>>(),
+            "outputs": self.export.outputs.iter().map(value_json).collect::<Vec<_>>(),
+            "tensors": self.export.weights.tensors().len(),
+            "parameters": self.export.weights.parameters(),
+            "files": self.files.iter()
+                .map(|(p, bytes)| serde_json::json!({ "path": p.to_string_lossy(), "bytes": bytes }))
+                .collect::<Vec<_>>(),
+            "bytes": self.bytes,
+            "casts": casts.iter().filter(|c| !c.stats.is_clean()).map(cast_json).collect::<Vec<_>>(),
+            "cast_total": stats_json(&total),
+            "kept_wide": kept_json(&self.export.kept_wide),
+            "notes": output::notes_json(&self.notes()),
+            "seconds": self.seconds,
+        })
+    }
+
+    fn text(&self) -> String {
+        let mut out = String::new();
+        let graph = self.export.model.graph.as_ref();
+        let nodes = weighbridge::words::count(graph.map_or(0, |g| g.node.len() as u64), "node");
+        let _ = writeln!(out, "graph   {}: {nodes}", self.export.task);
+        for (word, values) in [("in", &self.export.inputs), ("out", &self.export.outputs)] {
+            for value in values {
+                let _ = writeln!(out, "  {word:3} {}  {}", output::one_line(value.name()), value.describe());
+            }
+        }
+        let weights = &self.export.weights;
+        let numbers = (weights.tensors().len() as u64, weights.parameters(), self.bytes);
+        push_written(&mut out, "onnx", numbers, self.seconds, &self.files);
+        let (casts, total) = self.casts();
+        push_casts(&mut out, &casts, &total, &self.export.kept_wide);
+        output::push_notes(&mut out, &self.notes());
+        out
+    }
+}
+
+/// A size that is open is a text.
+fn value_json(value: &Value) -> serde_json::Value {
+    let dim = |d: &Dim| d.fixed().map_or_else(|| d.to_string().into(), serde_json::Value::from);
+    serde_json::json!({
+        "name": value.name(),
+        "dtype": value.dtype().name(),
+        "shape": value.shape().iter().map(dim).collect::<Vec<_>>(),
+    })
+}
