@@ -1,5 +1,6 @@
 //! What a reader yields and a writer takes: tensors in order, metadata, values, and what shares storage.
 
+use std::any::Any;
 use std::path::PathBuf;
 
 use crate::dtype::DType;
@@ -76,6 +77,24 @@ pub struct StorageInfo {
     pub bytes: u64,
 }
 
+/// What a file holds beside tensors, metadata and values, in the form of its own format: the graph of an ONNX model.
+///
+/// Only the writer of that format takes it back; no other looks inside. A transform that renames tensors, leaves some
+/// out or changes them would make it untrue, so none passes it on.
+pub trait Companion: Any + Send + Sync {
+    /// The id of the format whose writer takes it.
+    fn format(&self) -> &'static str;
+
+    /// Whether it says no more than tensors and metadata say, so that nothing is lost without it.
+    fn is_plain(&self) -> bool;
+
+    /// What it is, in a few words: `a graph of 120 nodes`.
+    fn summary(&self) -> String;
+
+    /// Facts about it for people: a word and a text each, in order.
+    fn details(&self) -> Vec<(String, String)>;
+}
+
 /// An opened model file, or anything that looks like one.
 ///
 /// Everything but [`Archive::data`] and [`Archive::storage_data`] is known from the header: asking costs no
@@ -125,6 +144,11 @@ pub trait Archive: Send + Sync {
         &[]
     }
 
+    /// What belongs to the tensors in this format and no other; `None` for most formats, and behind a transform.
+    fn companion(&self) -> Option<&dyn Companion> {
+        None
+    }
+
     /// The files that this archive reads from, shards included.
     fn files(&self) -> Vec<PathBuf> {
         Vec::new()
@@ -167,6 +191,10 @@ impl<A: Archive + ?Sized> Archive for &A {
 
     fn notes(&self) -> &[Note] {
         (**self).notes()
+    }
+
+    fn companion(&self) -> Option<&dyn Companion> {
+        (**self).companion()
     }
 
     fn files(&self) -> Vec<PathBuf> {

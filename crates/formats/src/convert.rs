@@ -33,6 +33,11 @@ pub struct ConvertOptions<'a> {
     pub renames: Vec<(String, String)>,
     /// Which floating-point tensors are cast to which dtype, and what becomes of numbers that do not fit.
     pub precision: Precision,
+    /// The ONNX model whose initializers of the same names get the tensors; it is written with all else that it has.
+    /// `None` writes the tensors themselves.
+    pub into: Option<PathBuf>,
+    /// Leave to cast floats to the dtypes that the initializers of [`ConvertOptions::into`] have.
+    pub cast_into: bool,
     /// How to write; `file_name` is set from the target.
     pub write: WriteOptions,
     /// Wait until the files are on the disk. Default: yes.
@@ -55,6 +60,8 @@ impl Default for ConvertOptions<'_> {
             strip_prefixes: Vec::new(),
             renames: Vec::new(),
             precision: Precision::unchanged(),
+            into: None,
+            cast_into: false,
             write: WriteOptions::default(),
             fsync: true,
             threads: None,
@@ -150,11 +157,17 @@ fn write(
     let archive = transformed.archive();
     let mut choices = options.write.clone();
     choices.file_name.clone_from(&target.file_name);
-    let plan = serializer
-        .plan(archive, &choices)
+    let base = options.into.as_ref().map(|path| Into::open(registry, path, archive, options)).transpose()?;
+    let companion = companion_note(source, archive, target.format.info.id, options)?;
+    let plan = match &base {
+        Some(base) => base.plan(target.format.info.id, archive, &choices),
+        None => serializer.plan(archive, &choices),
+    };
+    let plan = plan
         .map_err(|e| e.with_format(target.format.info.id).with_path(target.folder.join(&target.file_name)))?;
     let mut notes = archive.notes().to_vec();
     notes.extend(plan.notes.iter().cloned());
+    notes.extend(companion);
     notes.sort_by_key(|n| n.kind);
     if !options.write.allow_loss
         && let Some(lost) = notes.iter().find(|n| n.kind == NoteKind::Lost)
@@ -203,6 +216,91 @@ fn write(
         kept_wide,
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// What becomes of the source's companion (the graph of an ONNX model), if that is not written.
+fn companion_note(
+    source: &dyn Archive,
+    archive: &dyn Archive,
+    target: &str,
+    options: &ConvertOptions<'_>,
+) -> Result<Option<Note>> {
+    let Some(companion) = source.companion().filter(|c| !c.is_plain() && options.into.is_none()) else {
+        return Ok(None);
+    };
+    let summary = companion.summary();
+    if companion.format() != target {
+        return Ok(Some(Note::info(format!("{summary} is not written: {target} holds its tensors"))));
+    }
+    if archive.companion().is_some() {
+        return Ok(None);
+    }
+    let what = format!("{summary} does not fit tensors that are renamed, left out or cast");
+    if options.write.allow_loss {
+        return Ok(Some(Note::lost(what)));
+    }
+    Err(Error::invalid_options(what).with_hint(
+        "write the tensors to another format, or export the model anew in the precision that is wanted \
+         (`weighbridge export`), or allow the loss of the graph",
+    ))
+}
+
+/// The model that the tensors are put into.
+#[cfg(feature = "onnx")]
+struct Into<'a> {
+    model: Box<dyn Archive>,
+    cast: Option<Cast<'a>>,
+}
+
+#[cfg(feature = "onnx")]
+impl<'a> Into<'a> {
+    fn open(
+        registry: &Registry,
+        path: &Path,
+        weights: &'a dyn Archive,
+        options: &ConvertOptions<'_>,
+    ) -> Result<Self> {
+        let model = registry.open_path(path, &options.read)?;
+        let cast = options.cast_into.then(|| {
+            let weights: Box<dyn Archive + 'a> = Box::new(weights);
+            crate::backends::onnx::weights_for(&*model, weights, options.precision.overflow())
+        });
+        let cast = cast.transpose().map_err(|e| e.with_path(path))?;
+        Ok(Self { model, cast })
+    }
+
+    fn plan<'p>(
+        &'p self,
+        target: &str,
+        weights: &'p dyn Archive,
+        choices: &WriteOptions,
+    ) -> Result<crate::write::WritePlan<'p>> {
+        if target != crate::backends::onnx::INFO.id {
+            return Err(Error::invalid_options(format!(
+                "tensors are put into an ONNX model, not into {target}"
+            ))
+            .with_hint("give the target the extension .onnx"));
+        }
+        let weights = self.cast.as_ref().map_or(weights, |c| c as &dyn Archive);
+        crate::backends::onnx::plan_into(&*self.model, weights, choices)
+    }
+}
+
+/// Without ONNX there is nothing to put tensors into.
+#[cfg(not(feature = "onnx"))]
+struct Into;
+
+#[cfg(not(feature = "onnx"))]
+impl Into {
+    fn open(_: &Registry, path: &Path, _: &dyn Archive, _: &ConvertOptions<'_>) -> Result<Self> {
+        let error =
+            Error::new(crate::error::ErrorKind::FormatDisabled, "tensors are put into ONNX models only");
+        Err(error.with_path(path).with_hint("enable the feature `onnx`"))
+    }
+
+    fn plan<'p>(&self, _: &str, _: &'p dyn Archive, _: &WriteOptions) -> Result<crate::write::WritePlan<'p>> {
+        Err(Error::unsupported("tensors are put into ONNX models only"))
+    }
 }
 
 /// The source under its transforms. The cast is the last of them, and is asked for its report in the end.

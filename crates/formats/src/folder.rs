@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use crate::archive::{Archive, Note, StorageInfo};
+use crate::archive::{Archive, Companion, Note, StorageInfo};
 use crate::error::{Error, Result};
 use crate::flat::listed;
 use crate::registry::Registry;
@@ -155,6 +155,9 @@ impl Archive for Noted {
     }
     fn notes(&self) -> &[Note] {
         &self.notes
+    }
+    fn companion(&self) -> Option<&dyn Companion> {
+        self.inner.companion()
     }
     fn files(&self) -> Vec<PathBuf> {
         self.inner.files()

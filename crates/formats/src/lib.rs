@@ -48,7 +48,7 @@ pub mod write;
 #[cfg(feature = "torch")]
 mod zip;
 
-pub use archive::{Archive, MemoryArchive, Metadata, Note, NoteKind, StorageInfo};
+pub use archive::{Archive, Companion, MemoryArchive, Metadata, Note, NoteKind, StorageInfo};
 pub use convert::{ConvertOptions, ConvertReport, convert, save};
 pub use diff::{DiffOptions, DiffReport, OtherDiff, TensorDiff, ValueDiff, diff};
 pub use dtype::{DType, FloatLayout, Kind, Special};

@@ -66,7 +66,7 @@ table! {
     pickle "pickle" reads PickleReader writes PickleWriter;
     joblib "joblib" reads JoblibReader;
     torch "torch" reads TorchReader writes TorchWriter;
-    onnx "onnx";
+    onnx "onnx" reads OnnxReader writes OnnxWriter;
 }
 
 /// The formats that a program knows. A value, never a global: two parts of a program can know different ones.

@@ -24,6 +24,7 @@ Examples:
   weighbridge convert my_topics.pickle my_topics/ --serialization safetensors
   weighbridge convert model/ half/ --dtype f16 --dtype-for '*norm*=keep' --overflow keep-wide
   weighbridge convert model/ old/ --to torch
+  weighbridge convert tuned.safetensors new.onnx --into model.onnx --cast
 
 A folder with a config.json is a whole model: written to another folder, its config states the new dtype, and its
 tokenizer and other files go along; weights in other formats do not. All of it appears, or nothing.
@@ -61,6 +62,15 @@ pub(crate) struct Args {
     /// Remove this from the beginning of names, such as `module.`
     #[arg(long, value_name = "PREFIX")]
     pub(crate) strip_prefix: Vec<String>,
+    /// Write this ONNX model with the tensors of SRC in place of its initializers of the same names
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) into: Option<PathBuf>,
+    /// With --into: cast floats to the dtypes that the model's initializers have
+    #[arg(long, requires = "into")]
+    cast: bool,
+    /// Where the tensors of an ONNX model are: beside it in one file, or inside; else as they were, or by size
+    #[arg(long, value_enum, value_name = "WHERE")]
+    external_data: Option<ExternalData>,
     /// Split into files with at most this many bytes of tensors: 5GB, 5GiB, 500MB or bytes
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub(crate) max_shard_size: Option<u64>,
@@ -107,6 +117,14 @@ impl Args {
             allow_loss: self.allow_loss,
         }
     }
+}
+
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum ExternalData {
+    /// In a file beside the model
+    Always,
+    /// In the model's own file
+    Never,
 }
 
 #[derive(Clone, Copy, clap::ValueEnum)]
@@ -183,6 +201,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     options.renames.clone_from(&args.rename);
     options.strip_prefixes.clone_from(&args.strip_prefix);
     options.write.max_shard_size = args.max_shard_size;
+    options.into.clone_from(&args.into);
+    options.cast_into = args.cast;
+    options.write.external_data = args.external_data.map(|w| matches!(w, ExternalData::Always));
     options.write.values = match args.values {
         Values::Keep => ValuesPolicy::Keep,
         Values::Drop => ValuesPolicy::Drop,
@@ -193,7 +214,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     options.fsync = !args.no_fsync;
     options.threads = args.threads.map(usize::from);
     options.overwrite = args.force;
-    if model::is_whole(args) {
+    if args.into.is_none() && model::is_whole(args) {
         return model::run(args, &options, progress);
     }
     options.observer = Some(&progress);

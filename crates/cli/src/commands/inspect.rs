@@ -176,6 +176,16 @@ fn print_json(
     }
     out.extend_from_slice(b",\"shared\":");
     push_array(&mut out, shared(archive), |out, group| push_array(out, group, push_json_str));
+    if let Some(companion) = archive.companion() {
+        out.extend_from_slice(b",\"details\":");
+        push_array(&mut out, companion.details(), |out, (name, text)| {
+            out.extend_from_slice(b"{\"name\":");
+            push_json_str(out, &name);
+            out.extend_from_slice(b",\"text\":");
+            push_json_str(out, &text);
+            out.push(b'}');
+        });
+    }
     if let Some(model) = model {
         out.extend_from_slice(format!(",\"model\":{}", model::json(model)).as_bytes());
     }
@@ -209,6 +219,15 @@ fn text(archive: &dyn Archive, model: Option<&Model>, program: Option<&Script>, 
             size(total.bytes)
         );
         field(if i == 0 { "dtypes" } else { "" }, &line);
+    }
+    let details = archive.companion().map(|c| c.details()).unwrap_or_default();
+    let mut before = "";
+    for (name, text) in &details {
+        // Of several inputs or outputs the first has the word before it.
+        let label = if name == before { "" } else { name };
+        let text = if brief { shortened(text, 160) } else { one_line(text).into_owned() };
+        let _ = writeln!(out, "{label:<11} {text}");
+        before = name;
     }
     if let Some(model) = model {
         out.push_str(&model::text(model));

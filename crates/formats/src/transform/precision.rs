@@ -75,6 +75,16 @@ impl Precision {
         self
     }
 
+    /// How a cast treats numbers that do not fit; [`OnOverflow::KeepWide`] is for the policy to see to, and an error
+    /// where a cast is fixed.
+    pub fn overflow(&self) -> Overflow {
+        match self.overflow {
+            OnOverflow::Error | OnOverflow::KeepWide => Overflow::Error,
+            OnOverflow::Saturate => Overflow::Saturate,
+            OnOverflow::Infinity => Overflow::Infinity,
+        }
+    }
+
     /// Whether the worst relative error of each cast is measured, which decodes what was cast once more.
     pub fn measure(mut self, measure: bool) -> Self {
         self.measure = measure;

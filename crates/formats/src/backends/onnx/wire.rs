@@ -7,7 +7,6 @@ use crate::error::{Error, Result};
 
 /// How a field's value is laid out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(dead_code)]
 pub(super) enum Wire {
     Varint = 0,
     Fixed64 = 1,
@@ -16,12 +15,10 @@ pub(super) enum Wire {
 }
 
 /// The longest varint, in bytes.
-#[allow(dead_code)]
 pub(super) const MAX_VARINT: usize = 10;
 
 /// Reads a varint from the front of `bytes`: the number, and how many bytes it takes. `None` if it does not end, or
 /// says more than 64 bits.
-#[allow(dead_code)]
 pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut number = 0u64;
     for (i, &byte) in bytes.iter().enumerate().take(MAX_VARINT) {
@@ -37,7 +34,6 @@ pub(super) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 }
 
 /// Splits a key into the field's number and its wire type.
-#[allow(dead_code)]
 pub(super) fn split_key(key: u64) -> Result<(u32, Wire)> {
     let field = u32::try_from(key >> 3).ok().filter(|n| (1..1 << 29).contains(n));
     let Some(field) = field else {
@@ -55,7 +51,6 @@ pub(super) fn split_key(key: u64) -> Result<(u32, Wire)> {
 }
 
 /// The bytes that a varint takes.
-#[allow(dead_code)]
 pub(super) fn varint_len(number: u64) -> u64 {
     u64::from((64 - (number | 1).leading_zeros()).div_ceil(7))
 }

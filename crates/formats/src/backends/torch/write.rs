@@ -7,7 +7,6 @@ use super::emit::{Emit, StorageTable, emit_values};
 use super::layout::Layout;
 use super::{ID, INFO};
 use crate::archive::{Archive, Note};
-use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::flat;
 use crate::shards::{ShardIndex, Split, shard_names};
@@ -143,7 +142,7 @@ fn root_of(file_name: &str) -> &str {
 }
 
 fn refuse_dtypes(archive: &dyn Archive) -> Result<()> {
-    match archive.tensors().iter().find(|t| matches!(t.dtype(), DType::F6E2M3 | DType::F6E3M2)) {
+    match archive.tensors().iter().find(|t| t.dtype().torch_name().is_empty()) {
         Some(t) => Err(Error::invalid_options(format!("torch has no dtype {}", t.dtype()))
             .with_tensor(t.name())
             .with_hint("cast it (--dtype f16), or leave it out (--drop)")),

@@ -1,0 +1,120 @@
+//! Writing an archive: a model that was read comes out as it was, plain tensors become a model of initializers alone.
+
+use super::INFO;
+use super::plan::{data_type, plan_model};
+use super::proto::{DataType, GraphProto, ModelProto, OperatorSetIdProto, StringStringEntryProto};
+use super::rewrite::rewrite;
+use super::skeleton::Skeleton;
+use crate::archive::{Archive, Note};
+use crate::error::{Error, Result};
+use crate::flat;
+use crate::shards::{MAX_VALUES, VALUES_KEY};
+use crate::traits::{FormatInfo, Serializer, ValuesPolicy, WriteOptions};
+use crate::values_json;
+use crate::write::WritePlan;
+
+/// Writes ONNX models.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnnxWriter;
+
+impl Serializer for OnnxWriter {
+    fn info(&self) -> &'static FormatInfo {
+        &INFO
+    }
+
+    fn plan<'a>(&self, archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePlan<'a>> {
+        plan(archive, options).map_err(|e| e.with_format(INFO.id))
+    }
+}
+
+fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePlan<'a>> {
+    let known = archive.companion().and_then(|c| (c as &dyn std::any::Any).downcast_ref::<Skeleton>());
+    match known.filter(|s| s.infos == archive.tensors()) {
+        Some(skeleton) => rewrite(skeleton, options, &|_| Ok(None)),
+        None => plain(archive, options),
+    }
+}
+
+/// A model of initializers alone, with metadata, and values as text in it.
+fn plain<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePlan<'a>> {
+    let types: Vec<DataType> = archive.tensors().iter().map(data_type).collect::<Result<_>>()?;
+    let (ir_version, opset) = versions(&types);
+    let mut notes: Vec<Note> = flat::stored_twice(archive).map(Note::changed).into_iter().collect();
+    notes.extend(flat::flags_left_out(archive.tensors()).map(Note::info));
+    let entry =
+        |(key, value): (String, String)| StringStringEntryProto { key: Some(key), value: Some(value) };
+    let mut metadata: Vec<_> = archive.metadata().iter().cloned().map(entry).collect();
+    metadata.extend(values(archive, options, &mut notes)?.map(|text| entry((VALUES_KEY.to_owned(), text))));
+    let graph = GraphProto { name: Some("weights".into()), ..GraphProto::default() };
+    let model = ModelProto {
+        ir_version: Some(ir_version),
+        producer_name: Some("weighbridge".into()),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: Some(String::new()), version: Some(opset) }],
+        metadata_props: metadata,
+        ..ModelProto::default()
+    };
+    let mut plan = plan_model(&model, archive, options)?;
+    notes.append(&mut plan.notes);
+    plan.notes = notes;
+    Ok(plan)
+}
+
+/// The oldest IR version that has all the data types, from 8 on, and the opset that came with it.
+fn versions(types: &[DataType]) -> (i64, i64) {
+    let since = |d: &DataType| match d {
+        DataType::Float8e4m3fn
+        | DataType::Float8e4m3fnuz
+        | DataType::Float8e5m2
+        | DataType::Float8e5m2fnuz => 9,
+        DataType::Uint4 | DataType::Int4 => 10,
+        DataType::Float4e2m1 => 11,
+        DataType::Float8e8m0 => 12,
+        DataType::Uint2 | DataType::Int2 => 13,
+        DataType::Float6e2m3 | DataType::Float6e3m2 => 14,
+        _ => 8,
+    };
+    let ir = types.iter().map(since).max().unwrap_or(8);
+    let opset = match ir {
+        8 => 17,
+        9 => 19,
+        10 => 21,
+        11 => 23,
+        12 => 24,
+        13 => 25,
+        _ => 26,
+    };
+    (ir, opset)
+}
+
+/// The values that are to be kept, as text: all but those that names and tensors say already.
+fn values(archive: &dyn Archive, options: &WriteOptions, notes: &mut Vec<Note>) -> Result<Option<String>> {
+    let tensors = archive.tensors();
+    let Some(values) = archive.values().filter(|v| !flat::is_plain(v, tensors)) else { return Ok(None) };
+    let left = flat::left_out(values);
+    let named = flat::listed(left.paths);
+    if options.values == ValuesPolicy::Drop {
+        notes.push(Note::changed(match left.count {
+            0 => "tensors stand under their dotted names, without the containers around them".to_owned(),
+            n => format!("left out, as asked, {}: {named}", flat::others(n)),
+        }));
+        return Ok(None);
+    }
+    let name = |i: u32| tensors.get(i as usize).map(|t| t.name());
+    if let Some(text) = values_json::encode(values, name, MAX_VALUES) {
+        notes.push(Note::changed(format!(
+            "{}, and the containers around, are kept as text under {VALUES_KEY:?}",
+            flat::others(left.count)
+        )));
+        return Ok(Some(text));
+    }
+    let what =
+        format!("more than {MAX_VALUES} bytes would be needed for {}: {named}", flat::others(left.count));
+    if !options.allow_loss {
+        return Err(Error::invalid_options(what).with_hint(
+            "select the part that is wanted, ask for the values to be dropped, or allow the loss",
+        ));
+    }
+    notes.push(Note::lost(what));
+    Ok(None)
+}
