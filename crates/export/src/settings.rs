@@ -24,6 +24,16 @@ impl<'c> Settings<'c> {
         self.0.get(key).filter(|v| !v.is_null())
     }
 
+    /// Whether the key is there, if only as null.
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.0.contains_key(key)
+    }
+
+    /// Whether there is no key.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A value of a type, where it is there.
     fn typed<T>(&self, key: &str, what: &str, of: impl Fn(&'c Value) -> Option<T>) -> Result<Option<T>> {
         let Some(value) = self.get(key) else { return Ok(None) };

@@ -150,6 +150,7 @@ impl Bert {
     fn language_head(
         &self,
         cx: &mut Context<'_, '_>,
+        at: &str,
         x: &Value,
         [dense, norm, decoder, bias]: [&str; 4],
         activation: Activation,
@@ -157,9 +158,11 @@ impl Bert {
         let x = cx.linear(x, dense, self.hidden)?;
         let x = activation.apply(&mut cx.graph, &x)?;
         let x = cx.graph.layer_norm(&x, norm, self.epsilon)?;
-        let scores = cx
-            .graph
-            .scoped("decoder", |g| g.linear(&x, &format!("{decoder}.weight"), Some(bias), self.vocabulary))?;
+        let table = format!("{at}embeddings.word_embeddings.weight");
+        let weight = cx.tied(&format!("{decoder}.weight"), &table, true)?;
+        let own = format!("{decoder}.bias");
+        let bias = if cx.graph.has_weight(bias) { bias } else { &own };
+        let scores = cx.graph.scoped("decoder", |g| g.linear(&x, &weight, Some(bias), self.vocabulary))?;
         cx.float_output("logits", &scores)
     }
 }
@@ -192,7 +195,7 @@ pub(super) fn bert(cx: &mut Context<'_, '_>) -> Result<()> {
                 &format!("{head}.decoder"),
                 &format!("{head}.bias"),
             ];
-            bert.language_head(cx, &x, names.map(|n| n.as_str()), bert.activation)
+            bert.language_head(cx, &at, &x, names.map(|n| n.as_str()), bert.activation)
         }
         Task::TextClassification => {
             let pooled = bert.pooled(cx, &at, &x)?;
@@ -219,7 +222,7 @@ pub(super) fn roberta(cx: &mut Context<'_, '_>) -> Result<()> {
         Task::SentenceEmbeddings => cx.sentence(&x, &tokens.mask),
         Task::FillMask => {
             let names = ["lm_head.dense", "lm_head.layer_norm", "lm_head.decoder", "lm_head.bias"];
-            bert.language_head(cx, &x, names, Activation::Gelu)
+            bert.language_head(cx, &at, &x, names, Activation::Gelu)
         }
         Task::TextClassification => {
             let first = cx.graph.pick(&x, 1, 0)?;

@@ -106,7 +106,10 @@ pub(super) fn distilbert(cx: &mut Context<'_, '_>) -> Result<()> {
             let x = cx.linear(&x, "vocab_transform", distil.dim)?;
             let x = distil.activation.apply(&mut cx.graph, &x)?;
             let x = cx.graph.layer_norm(&x, "vocab_layer_norm", EPSILON)?;
-            let scores = cx.linear(&x, "vocab_projector", distil.vocabulary)?;
+            let table = format!("{at}embeddings.word_embeddings.weight");
+            let (weight, bias) = (cx.tied("vocab_projector.weight", &table, true)?, "vocab_projector.bias");
+            let size = distil.vocabulary;
+            let scores = cx.graph.scoped("vocab_projector", |g| g.linear(&x, &weight, Some(bias), size))?;
             cx.float_output("logits", &scores)
         }
         Task::TextClassification => {

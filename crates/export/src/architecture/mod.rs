@@ -2,11 +2,15 @@
 //! `heads`.
 
 mod bert;
+mod decoder;
 mod distilbert;
+mod gpt2;
 mod heads;
+mod llama;
 mod mask;
 mod parts;
 mod pooling;
+mod rope;
 
 use weighbridge_formats::{DType, Error, Note, Result};
 use weighbridge_model::Model;
@@ -35,6 +39,10 @@ pub(crate) const KNOWN: &[(&str, &[Task], Build)] = &[
     ("xlm-roberta", ENCODER, bert::roberta),
     ("camembert", ENCODER, bert::roberta),
     ("distilbert", ENCODER, distilbert::distilbert),
+    ("gpt2", decoder::TASKS, gpt2::gpt2),
+    ("llama", decoder::TASKS, llama::llama),
+    ("mistral", decoder::TASKS, llama::mistral),
+    ("qwen2", decoder::TASKS, llama::qwen2),
 ];
 
 /// An export in the making.
@@ -64,6 +72,18 @@ impl Context<'_, '_> {
             self.graph.metadata(key, value);
         }
         Ok(())
+    }
+
+    /// Builds a part under a name, as [`GraphBuilder::scoped`] does.
+    pub(crate) fn scoped<T>(
+        &mut self,
+        name: impl Into<String>,
+        part: impl FnOnce(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        self.graph.enter(name);
+        let result = part(self);
+        self.graph.leave();
+        result
     }
 
     /// The prefix of the encoder's or decoder's weights: a class with a head has them below a name of their own, the

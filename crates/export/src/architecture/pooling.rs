@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 use weighbridge_formats::{DType, Error, Limits, Note, Result, Source};
 
 use super::Context;
+use super::decoder::last_place;
 use crate::graph::{GraphBuilder, Value};
 
 /// How token vectors become one.
@@ -168,7 +169,7 @@ fn pool(g: &mut GraphBuilder<'_>, mode: Mode, x: &Value, mask: &Value, tokens: &
             mean(g, &weights, false)
         }
         Mode::LastToken => {
-            let last = g.argmax_last(tokens, 1)?;
+            let last = last_place(g, tokens)?;
             g.pick_by_row(x, &last)
         }
     }

@@ -152,10 +152,20 @@ impl<'a> GraphBuilder<'a> {
         name: impl Into<String>,
         part: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
-        self.scope.push(name.into());
+        self.enter(name);
         let result = part(self);
-        self.scope.pop();
+        self.leave();
         result
+    }
+
+    /// Begins a scope.
+    pub(crate) fn enter(&mut self, name: impl Into<String>) {
+        self.scope.push(name.into());
+    }
+
+    /// Ends a scope.
+    pub(crate) fn leave(&mut self) {
+        self.scope.pop();
     }
 
     /// The path of the scope: empty, or `/a/b`.

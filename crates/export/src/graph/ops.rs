@@ -253,22 +253,6 @@ impl GraphBuilder<'_> {
         self.node("CumSum", &[x, &at], vec![], x.dtype(), x.shape().to_vec())
     }
 
-    /// Where the largest element lies along an axis, the last of several; the axis is kept with size 1.
-    ///
-    /// # Errors
-    /// `Mismatch` for an axis that is not there.
-    pub fn argmax_last(&mut self, x: &Value, along: i64) -> Result<Value> {
-        let at = self.axis("ArgMax", x, along)?;
-        let mut shape = x.shape().to_vec();
-        shape[at] = Dim::Fixed(1);
-        let attributes = vec![
-            ("axis", Attribute::Int(at as i64)),
-            ("keepdims", Attribute::Int(1)),
-            ("select_last_index", Attribute::Int(1)),
-        ];
-        self.node("ArgMax", &[x], attributes, DType::I64, shape)
-    }
-
     fn reduce(
         &mut self,
         op: &'static str,
