@@ -160,8 +160,11 @@ impl Bert {
         let x = cx.graph.layer_norm(&x, norm, self.epsilon)?;
         let table = format!("{at}embeddings.word_embeddings.weight");
         let weight = cx.tied(&format!("{decoder}.weight"), &table, true)?;
+        // A bias that is tied to the decoder's goes by the head's name, else it is the decoder's own.
         let own = format!("{decoder}.bias");
-        let bias = if cx.graph.has_weight(bias) { bias } else { &own };
+        let tied = cx.settings.flag_or("tie_word_embeddings", true)?;
+        let first_is_own = !tied && cx.graph.has_weight(&own);
+        let bias = if first_is_own || !cx.graph.has_weight(bias) { &own } else { bias };
         let scores = cx.graph.scoped("decoder", |g| g.linear(&x, &weight, Some(bias), self.vocabulary))?;
         cx.float_output("logits", &scores)
     }
