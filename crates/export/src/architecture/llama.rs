@@ -46,7 +46,7 @@ impl Llama {
             _ => heads,
         };
         let shared = settings.size_or("num_key_value_heads", silent)?;
-        if heads % shared != 0 {
+        if !heads.is_multiple_of(shared) {
             return Err(Error::malformed(format!("{shared} heads of keys do not divide {heads} of queries")));
         }
         let size = match settings.size_if("head_dim")? {

@@ -38,7 +38,7 @@ pub(super) struct Angles {
 impl Rope {
     /// Reads the config's keys, of transformers 4 and 5, for heads of `size` elements.
     pub(super) fn read(settings: &Settings<'_>, size: u64, max_positions: u64) -> Result<Self> {
-        if size % 2 != 0 {
+        if !size.is_multiple_of(2) {
             return Err(Error::malformed(format!("heads of {size} elements cannot be rotated in pairs")));
         }
         let scaling = match settings.object_if("rope_scaling")?.filter(|s| !s.is_empty()) {
@@ -280,7 +280,7 @@ fn yarn(rope: &Settings<'_>, base: f64, size: u64, factor: f64, original: f64) -
 mod tests {
     use super::*;
 
-    fn read(json: serde_json::Value) -> Result<Rope> {
+    fn read(json: &serde_json::Value) -> Result<Rope> {
         Rope::read(&Settings::new(json.as_object().unwrap()), 8, 64)
     }
 
@@ -290,11 +290,11 @@ mod tests {
             serde_json::json!({"rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0}}),
             serde_json::json!({"rope_parameters": {"rope_theta": 500.0, "rope_type": "linear", "factor": 2.0}}),
         ] {
-            let Frequencies::Fixed(f) = read(json).unwrap().frequencies else { panic!("fixed") };
+            let Frequencies::Fixed(f) = read(&json).unwrap().frequencies else { panic!("fixed") };
             assert_eq!(f[0], 0.5);
             assert!((f[1] - 500f64.powf(-0.25) / 2.0).abs() < 1e-12);
         }
-        assert!(!read(serde_json::json!({})).unwrap().by_length());
+        assert!(!read(&serde_json::json!({})).unwrap().by_length());
     }
 
     #[test]
@@ -314,7 +314,7 @@ mod tests {
             (serde_json::json!({"rope_theta": "x"}), "should be a number"),
             (serde_json::json!({"rope_theta": 0.5}), "a rope_theta of 0.5"),
         ] {
-            let error = read(json).err().expect("an error").to_string();
+            let error = read(&json).err().expect("an error").to_string();
             assert!(error.contains(part), "{error}");
         }
     }
