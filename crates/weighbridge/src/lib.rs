@@ -64,6 +64,8 @@ pub use weighbridge_checkpoint as checkpoint;
 pub use weighbridge_export as export;
 #[cfg(feature = "model")]
 pub use weighbridge_model as model;
+#[cfg(feature = "runtime")]
+pub use weighbridge_runtime as runtime;
 #[cfg(feature = "versions")]
 pub use weighbridge_versions as versions;
 

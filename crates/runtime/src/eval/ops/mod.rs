@@ -1,0 +1,205 @@
+//! The operators, a file a family, and the table of their names.
+
+mod attention;
+mod binary;
+mod control;
+mod conv;
+mod index;
+mod matmul;
+mod norm;
+mod pool;
+mod quant;
+mod reduce;
+mod shape;
+mod unary;
+
+use super::node::Kernel;
+
+/// The operators of the standard, and the function that runs each.
+const STANDARD: &[(&str, Kernel)] = &[
+    ("Abs", unary::signs),
+    ("Acos", unary::plain),
+    ("Acosh", unary::plain),
+    ("Add", binary::arithmetic),
+    ("And", binary::logic),
+    ("ArgMax", reduce::arg),
+    ("ArgMin", reduce::arg),
+    ("Asin", unary::plain),
+    ("Asinh", unary::plain),
+    ("Atan", unary::plain),
+    ("Atanh", unary::plain),
+    ("Attention", attention::attention),
+    ("AveragePool", pool::average),
+    ("BatchNormalization", norm::batch),
+    ("BitShift", binary::bits),
+    ("BitwiseAnd", binary::bits),
+    ("BitwiseNot", unary::bitwise_not),
+    ("BitwiseOr", binary::bits),
+    ("BitwiseXor", binary::bits),
+    ("Cast", unary::cast),
+    ("CastLike", unary::cast),
+    ("Ceil", unary::plain),
+    ("Celu", unary::activation),
+    ("Clip", unary::clip),
+    ("Compress", index::compress),
+    ("Concat", shape::concat),
+    ("Constant", shape::constant),
+    ("ConstantOfShape", shape::constant_of_shape),
+    ("Conv", conv::conv),
+    ("ConvInteger", conv::conv_integer),
+    ("ConvTranspose", conv::transposed),
+    ("Cos", unary::plain),
+    ("Cosh", unary::plain),
+    ("CumSum", reduce::cum_sum),
+    ("DepthToSpace", shape::depth_to_space),
+    ("DequantizeLinear", quant::dequantize),
+    ("Div", binary::arithmetic),
+    ("Dropout", unary::dropout),
+    ("DynamicQuantizeLinear", quant::dynamic_quantize),
+    ("Einsum", matmul::einsum),
+    ("Elu", unary::activation),
+    ("Equal", binary::compare),
+    ("Erf", unary::plain),
+    ("Exp", unary::plain),
+    ("Expand", shape::expand),
+    ("EyeLike", shape::eye_like),
+    ("Flatten", shape::flatten),
+    ("Floor", unary::plain),
+    ("Gather", index::gather),
+    ("GatherElements", index::gather_elements),
+    ("GatherND", index::gather_nd),
+    ("Gelu", unary::activation),
+    ("Gemm", matmul::gemm),
+    ("GlobalAveragePool", pool::global),
+    ("GlobalLpPool", pool::global),
+    ("GlobalMaxPool", pool::global),
+    ("Greater", binary::compare),
+    ("GreaterOrEqual", binary::compare),
+    ("GroupNormalization", norm::group),
+    ("HardSigmoid", unary::activation),
+    ("HardSwish", unary::plain),
+    ("Hardmax", reduce::softmax),
+    ("Identity", unary::identity),
+    ("If", control::choose),
+    ("InstanceNormalization", norm::group),
+    ("IsInf", unary::tests),
+    ("IsNaN", unary::tests),
+    ("LRN", norm::local_response),
+    ("LayerNormalization", norm::layer),
+    ("LeakyRelu", unary::activation),
+    ("Less", binary::compare),
+    ("LessOrEqual", binary::compare),
+    ("Log", unary::plain),
+    ("LogSoftmax", reduce::softmax),
+    ("Loop", control::repeat),
+    ("LpNormalization", norm::lp),
+    ("LpPool", pool::average),
+    ("MatMul", matmul::matmul),
+    ("MatMulInteger", matmul::matmul_integer),
+    ("Max", binary::many),
+    ("MaxPool", pool::max),
+    ("Mean", binary::many),
+    ("Min", binary::many),
+    ("Mish", unary::plain),
+    ("Mod", binary::arithmetic),
+    ("Mul", binary::arithmetic),
+    ("Neg", unary::signs),
+    ("NonZero", index::non_zero),
+    ("Not", unary::tests),
+    ("OneHot", index::one_hot),
+    ("Or", binary::logic),
+    ("PRelu", binary::prelu),
+    ("Pad", shape::pad),
+    ("Pow", binary::pow),
+    ("QLinearConv", quant::qlinear_conv),
+    ("QLinearMatMul", quant::qlinear_matmul),
+    ("QuantizeLinear", quant::quantize),
+    ("RMSNormalization", norm::layer),
+    ("Range", shape::range),
+    ("Reciprocal", unary::plain),
+    ("ReduceL1", reduce::reduce),
+    ("ReduceL2", reduce::reduce),
+    ("ReduceLogSum", reduce::reduce),
+    ("ReduceLogSumExp", reduce::reduce),
+    ("ReduceMax", reduce::reduce),
+    ("ReduceMean", reduce::reduce),
+    ("ReduceMin", reduce::reduce),
+    ("ReduceProd", reduce::reduce),
+    ("ReduceSum", reduce::reduce),
+    ("ReduceSumSquare", reduce::reduce),
+    ("Relu", unary::signs),
+    ("Reshape", shape::reshape),
+    ("ReverseSequence", index::reverse_sequence),
+    ("RotaryEmbedding", attention::rotary),
+    ("Round", unary::plain),
+    ("Scan", control::scan),
+    ("Scatter", index::scatter_elements),
+    ("ScatterElements", index::scatter_elements),
+    ("ScatterND", index::scatter_nd),
+    ("Selu", unary::activation),
+    ("Shape", shape::shape),
+    ("Shrink", unary::activation),
+    ("Sigmoid", unary::plain),
+    ("Sign", unary::signs),
+    ("Sin", unary::plain),
+    ("Sinh", unary::plain),
+    ("Size", shape::size),
+    ("Slice", shape::slice),
+    ("Softmax", reduce::softmax),
+    ("Softplus", unary::plain),
+    ("Softsign", unary::plain),
+    ("SpaceToDepth", shape::depth_to_space),
+    ("Split", shape::split),
+    ("Sqrt", unary::plain),
+    ("Squeeze", shape::squeeze),
+    ("Sub", binary::arithmetic),
+    ("Sum", binary::many),
+    ("Swish", unary::activation),
+    ("Tan", unary::plain),
+    ("Tanh", unary::plain),
+    ("ThresholdedRelu", unary::activation),
+    ("Tile", shape::tile),
+    ("TopK", reduce::top_k),
+    ("Transpose", shape::transpose),
+    ("Trilu", shape::trilu),
+    ("Unsqueeze", shape::unsqueeze),
+    ("Where", binary::choose),
+    ("Xor", binary::logic),
+];
+
+/// Those of com.microsoft, which ONNX Runtime adds.
+const MICROSOFT: &[(&str, Kernel)] = &[
+    ("BiasGelu", binary::biased_gelu),
+    ("DequantizeLinear", quant::dequantize),
+    ("DynamicQuantizeMatMul", quant::dynamic_matmul),
+    ("FastGelu", binary::biased_gelu),
+    ("Gelu", unary::activation),
+    ("MatMulIntegerToFloat", quant::integer_to_float),
+    ("MatMulNBits", quant::matmul_nbits),
+    ("QuantizeLinear", quant::quantize),
+    ("QuickGelu", unary::activation),
+    ("RotaryEmbedding", attention::rotary),
+    ("SimplifiedLayerNormalization", norm::layer),
+    ("SkipLayerNormalization", norm::skip_layer),
+    ("SkipSimplifiedLayerNormalization", norm::skip_layer),
+];
+
+/// The function that runs an operator.
+pub(super) fn kernel(domain: &str, op: &str) -> Option<Kernel> {
+    let table = match domain {
+        _ if op == super::CALL => return Some(control::call),
+        "" | "ai.onnx" => STANDARD,
+        "com.microsoft" => MICROSOFT,
+        _ => return None,
+    };
+    table.iter().find(|(name, _)| *name == op).map(|(_, kernel)| *kernel).or_else(|| {
+        // Operators that the runtime keeps in the standard's domain though the standard has them not.
+        (op == "SimplifiedLayerNormalization").then_some(norm::layer as Kernel)
+    })
+}
+
+/// The names of all operators of a domain.
+pub(crate) fn names(domain: &str) -> impl Iterator<Item = &'static str> {
+    let table = if domain == "com.microsoft" { MICROSOFT } else { STANDARD };
+    table.iter().map(|(name, _)| *name)
+}
