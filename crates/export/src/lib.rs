@@ -17,6 +17,7 @@
 
 mod architecture;
 pub mod graph;
+mod network;
 mod options;
 mod quantize;
 mod settings;
@@ -27,6 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use prost::Message as _;
+use serde_json::Map;
 use weighbridge_formats::backends::onnx::plan_model;
 use weighbridge_formats::backends::onnx::proto::{ModelProto, StringStringEntryProto};
 use weighbridge_formats::transform::{Cast, KeptWide, OnOverflow, Precision, TensorCast};
@@ -34,6 +36,7 @@ use weighbridge_formats::write::{ExecuteOptions, WritePlan, Written, execute};
 use weighbridge_formats::{Archive, DType, Error, Note, Result, WriteOptions, logical};
 use weighbridge_model::Model;
 
+pub use network::known_layers;
 pub use options::ExportOptions;
 pub use quantize::Quantization;
 pub use task::Task;
@@ -119,8 +122,82 @@ pub fn export<'a>(model: &'a Model, options: &ExportOptions) -> Result<Export<'a
         None => Task::of(model)?,
     };
     options.check(task)?;
+    let name = config.model_type().unwrap_or("model");
+    if name == network::MODEL_TYPE {
+        return export_layers(model.weights(), config.fields(), options);
+    }
+    assemble(model.weights(), name, options, task, |mut graph, notes| {
+        for tie in model.ties() {
+            graph.alias(&*tie.alias, &*tie.tensor);
+        }
+        let mut context = Context { graph, settings: &settings, options, task, notes, model };
+        context.state_metadata()?;
+        architecture::build(&mut context)?;
+        Ok((context.graph, context.notes))
+    })
+}
+
+/// Builds the graph of a program's own network: a plain list of layers with their weights.
+///
+/// The config has `inputs` (a name, a shape of numbers and names, and `"dtype": "int"` for indices), `layers`, and
+/// `outputs` where they are not the last layer's alone, which is called `output`. Layers are torch's modules by their
+/// names and arguments; a layer's `name` is that of its weights.
+///
+/// ```
+/// use weighbridge_export::{ExportOptions, export_layers};
+/// use weighbridge_formats::{DType, Data, MemoryArchive, Tensor};
+///
+/// let weight = Tensor::new("fc.weight", DType::F32, [3, 2].as_slice(), Data::Borrowed(&[0; 24]))?;
+/// let bias = Tensor::new("fc.bias", DType::F32, [3].as_slice(), Data::Borrowed(&[0; 12]))?;
+/// let weights = MemoryArchive::new([weight, bias])?;
+/// let config = serde_json::json!({
+///     "inputs": [{ "name": "x", "shape": ["batch", 2] }],
+///     "layers": [{ "type": "Linear", "name": "fc" }, { "type": "ReLU" }, { "type": "Softmax", "dim": -1 }],
+/// });
+/// let export = export_layers(&weights, config.as_object().unwrap(), &ExportOptions::default())?;
+/// assert_eq!(export.outputs[0].describe(), "[batch, 3] of F32");
+/// # Ok::<(), weighbridge_formats::Error>(())
+/// ```
+///
+/// # Errors
+/// `Unsupported` for a layer or an argument that is not known, with those that are; `Malformed` for a config that is
+/// wrong; as [`export`].
+pub fn export_layers<'a>(
+    weights: &'a dyn Archive,
+    config: &Map<String, serde_json::Value>,
+    options: &ExportOptions,
+) -> Result<Export<'a>> {
+    let settings = network::fields(config)?;
+    let task = Task::FeatureExtraction;
+    if options.task.is_some_and(|t| t != task)
+        || options.batch_size.is_some()
+        || options.sequence_length.is_some()
+    {
+        let what = "a list of layers has no task, and its sizes stand in its config";
+        return Err(Error::invalid_options(what));
+    }
+    options.check(task)?;
+    assemble(weights, network::MODEL_TYPE, options, task, |mut graph, notes| {
+        graph.metadata("weighbridge.version", env!("CARGO_PKG_VERSION"));
+        graph.metadata("weighbridge.model_type", network::MODEL_TYPE);
+        for (key, value) in &options.metadata {
+            graph.metadata(key, value);
+        }
+        network::build(&mut graph, &settings, options.io())?;
+        Ok((graph, notes))
+    })
+}
+
+/// Casts the weights, has a graph built over them, and puts together what is left of both.
+fn assemble<'a>(
+    weights: &'a dyn Archive,
+    name: &str,
+    options: &ExportOptions,
+    task: Task,
+    build: impl for<'g> FnOnce(GraphBuilder<'g>, Vec<Note>) -> Result<(GraphBuilder<'g>, Vec<Note>)>,
+) -> Result<Export<'a>> {
     let precision = Precision::to(options.dtype).on_overflow(options.on_overflow);
-    let (casts, kept_wide) = precision.apply(Box::new(model.weights()), None)?;
+    let (casts, kept_wide) = precision.apply(Box::new(weights), None)?;
     let casts = Arc::new(casts);
     let mut notes = options.notes();
     for kept in &kept_wide {
@@ -137,27 +214,20 @@ pub fn export<'a>(model: &'a Model, options: &ExportOptions) -> Result<Export<'a
         graph.quantize(quantization)?;
         graph.metadata("weighbridge.quantization", quantization.to_string());
     }
-    for tie in model.ties() {
-        graph.alias(&*tie.alias, &*tie.tensor);
-    }
-    let mut context = Context { graph, settings: &settings, options, task, notes, model };
-    context.state_metadata()?;
-    architecture::build(&mut context)?;
-    let Context { mut graph, mut notes, .. } = context;
+    let (mut graph, mut notes) = build(graph, notes)?;
     if let Some(quantization) = options.quantize {
         let what = format!("{} weights of linear layers are {quantization}", graph.quantized());
         notes.push(Note::changed(what));
     }
     let derived = graph.take_derived();
     let used: Vec<usize> = graph.used_weights().collect();
-    let name = config.model_type().unwrap_or("model").to_owned();
     let (inputs, outputs) = graph.signature();
-    let model = graph.finish(&name)?;
+    let model = graph.finish(name)?;
     let weights = Box::new(Used::new(casts.clone(), used, derived));
     Ok(Export { model, weights, inputs, outputs, notes, task, kept_wide, casts })
 }
 
 /// The values of `model_type` that are known.
 pub fn known_architectures() -> impl Iterator<Item = &'static str> {
-    architecture::KNOWN.iter().map(|k| k.0)
+    architecture::KNOWN.iter().map(|k| k.0).chain([network::MODEL_TYPE])
 }

@@ -108,6 +108,49 @@ impl<'c> Settings<'c> {
         self.typed(key, "an object", |v| v.as_object().map(Self))
     }
 
+    /// A text that must be there.
+    pub(crate) fn text(&self, key: &str) -> Result<&'c str> {
+        self.text_if(key)?.ok_or_else(|| Error::malformed(format!("{key:?} is missing")))
+    }
+
+    /// A list of objects.
+    pub(crate) fn objects(&self, key: &str) -> Result<Vec<Self>> {
+        let list = self.typed(key, "a list of objects", |v| {
+            v.as_array()?.iter().map(|v| v.as_object().map(Self)).collect()
+        })?;
+        list.ok_or_else(|| Error::malformed(format!("{key:?} is missing")))
+    }
+
+    /// A whole number, or a list of them.
+    pub(crate) fn numbers_if(&self, key: &str) -> Result<Option<Vec<u64>>> {
+        self.typed(key, "a whole number or a list of them", |v| match v {
+            Value::Array(list) => list.iter().map(Value::as_u64).collect(),
+            one => one.as_u64().map(|n| vec![n]),
+        })
+    }
+
+    /// As [`Settings::numbers_if`], where they must be there.
+    pub(crate) fn numbers(&self, key: &str) -> Result<Vec<u64>> {
+        self.numbers_if(key)?.ok_or_else(|| Error::malformed(format!("{key:?} is missing")))
+    }
+
+    /// A dimension, counted from the end where it is below 0.
+    pub(crate) fn axis(&self, key: &str, default: i64) -> Result<i64> {
+        let axis = self.typed(key, "a dimension", |v| v.as_i64().filter(|n| (-64..64).contains(n)))?;
+        Ok(axis.unwrap_or(default))
+    }
+
+    /// Refuses keys that are not known.
+    pub(crate) fn only(&self, known: &[&str], what: &str) -> Result<()> {
+        match self.0.keys().find(|k| !known.contains(&k.as_str())) {
+            None => Ok(()),
+            Some(key) => {
+                let what = format!("{what} has no {key:?}: known are {}", known.join(", "));
+                Err(Error::unsupported(what))
+            }
+        }
+    }
+
     /// The number of labels of a classifier: of `id2label`, else `num_labels`, else 2.
     pub(crate) fn labels(&self) -> Result<u64> {
         match self.object_if("id2label")? {

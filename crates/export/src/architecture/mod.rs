@@ -12,6 +12,8 @@ mod parts;
 mod pooling;
 mod rope;
 
+pub(crate) use parts::Activation;
+
 use weighbridge_formats::{DType, Error, Note, Result};
 use weighbridge_model::Model;
 

@@ -5,6 +5,7 @@
 //! (`/encoder/layer.0/attention/MatMul`). Weights come from an archive under the names that they have there, and are
 //! not read: the graph only refers to them. What an operator is lowered to depends on the opset in `nn.rs` alone.
 
+mod conv;
 mod emit;
 mod layers;
 mod nn;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use weighbridge_formats::{Archive, DType, Error, Kind, Result};
 
+pub use conv::Window;
 pub use layers::Layout;
 pub use value::{Attribute, Dim, Value};
 
