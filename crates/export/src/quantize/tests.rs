@@ -1,3 +1,5 @@
+//! Codes and scales against the numbers that they stand for.
+
 use super::*;
 use weighbridge_formats::{MemoryArchive, ReadAt, Tensor};
 
