@@ -107,14 +107,19 @@ fn tch(count: &mut Count, python: &Path) -> Outcome {
         println!("!!!! tch is left out: no libtorch is laid out on this system !!!!");
         return Ok(());
     }
-    let runs: [&[&str]; 2] = [&["--lib", "tch::"], &["--test", "tch"]];
-    for run in runs {
-        let mut tests = cargo(&["test", "--locked", "--package", "weighbridge-model", "--features", "tch"]);
+    let runs: [(&str, &[&str]); 4] = [
+        ("weighbridge-model", &["--lib", "tch::"]),
+        ("weighbridge-model", &["--test", "tch"]),
+        ("weighbridge-export", &["--lib", "torchscript::"]),
+        ("weighbridge-export", &["--test", "torchscript"]),
+    ];
+    for (package, run) in runs {
+        let mut tests = cargo(&["test", "--locked", "--package", package, "--features", "tch"]);
         tests.args(run).env("LD_LIBRARY_PATH", native::libraries());
         let before = count.passed;
         runner(tests, python, count)?;
         if count.passed == before {
-            return Err(format!("no test of the feature tch ran ({})", run.join(" ")).into());
+            return Err(format!("no test of the feature tch ran ({package} {})", run.join(" ")).into());
         }
     }
     Ok(())

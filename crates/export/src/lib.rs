@@ -22,6 +22,8 @@ mod options;
 mod quantize;
 mod settings;
 mod task;
+#[cfg(feature = "tch")]
+pub mod torchscript;
 mod used;
 
 use std::path::Path;

@@ -234,7 +234,8 @@ impl<'a> Reading<'a> {
         };
         let model = self.decode(&rest)?;
         if model.ir_version() >= 3 && model.opset_import.is_empty() {
-            let what = format!("the model names no operator sets, as IR version {} demands", model.ir_version());
+            let what =
+                format!("the model names no operator sets, as IR version {} demands", model.ir_version());
             return Err(Error::malformed(what).with_hint(crate::source::TRUNCATED));
         }
         let skeleton = Skeleton {

@@ -47,7 +47,7 @@ pub(super) struct Container {
     pub zip: ZipArchive,
     /// The folder that everything lies in, with its slash.
     pub root: String,
-    version: Option<String>,
+    pub version: Option<String>,
     big_endian: bool,
     notes: Vec<Note>,
 }

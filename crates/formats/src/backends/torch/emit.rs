@@ -113,7 +113,8 @@ impl<'t, 'a> Emit<'t, 'a> {
         Ok(())
     }
 
-    fn tensor(&mut self, tensor: u32, info: &TensorInfo, out: &mut Encoder) -> Result<()> {
+    /// Pushes a tensor, described by `info`.
+    pub(super) fn tensor(&mut self, tensor: u32, info: &TensorInfo, out: &mut Encoder) -> Result<()> {
         let place = self.table.place(tensor, info)?;
         let geometry = Geometry::of(info)?;
         let class = class_of(info.dtype()).filter(|_| place.typed);

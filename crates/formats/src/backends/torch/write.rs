@@ -134,7 +134,7 @@ fn plan_file<'a>(
 }
 
 /// The folder in the zip: the file's stem, as torch has it; `archive` where the name has other than ASCII.
-fn root_of(file_name: &str) -> &str {
+pub(super) fn root_of(file_name: &str) -> &str {
     let stem = file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem);
     let plain =
         !stem.is_empty() && stem.len() < 1024 && stem.bytes().all(|b| b.is_ascii_graphic() && b != b'/');

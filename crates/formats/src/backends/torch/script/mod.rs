@@ -1,4 +1,4 @@
-//! TorchScript programs, listed without running them: modules, classes, methods, constants.
+//! TorchScript programs, listed without running them: modules, classes, methods, constants. And a writer of programs.
 //!
 //! A program is text in `code/`, the tensors that the text names as `CONSTANTS.cN`, and the pickle of a module whose
 //! classes the text defines. The text is split into definitions and handed out; nothing compiles or interprets it. The
@@ -7,6 +7,7 @@
 //! Source: files that torch 2.13 wrote, and its `torch/csrc/jit/serialization/python_print.cpp`.
 
 mod code;
+mod write;
 
 use std::collections::HashSet;
 
@@ -21,6 +22,7 @@ use crate::value::{Dict, Value, ValueId, Values};
 use crate::zip::ZipArchive;
 
 pub use code::{Argument, Attribute, Class, Function};
+pub use write::{Program, attribute, plan};
 
 /// The most bytes that the paths of all modules may take: each nested one repeats those around it.
 const PATH_BYTES: usize = 64 << 20;
@@ -55,6 +57,8 @@ pub struct Script {
     pub functions: Vec<Function>,
     /// The files beside the program.
     pub extra: Vec<ExtraFile>,
+    /// The version of the operators that the code uses.
+    pub version: Option<String>,
     constants: Box<dyn Archive>,
     zip: ZipArchive,
     root: String,
@@ -126,14 +130,24 @@ fn open(source: Source, limits: &Limits) -> Result<Option<Script>> {
     let modules = modules(&data.values, limits)?;
     let (classes, functions) = read_code(&container, limits)?;
     let extra = extra_files(&container);
-    let root = container.root.clone();
+    let (root, version) = (container.root.clone(), container.version.clone());
     let zip = ZipArchive::open(&source, limits)?;
     let Some(mut decoded) = container.pickle("constants", limits)? else {
         return Err(Error::malformed("the zip has no constants.pkl"));
     };
     name_constants(&mut decoded.values, limits)?;
     let constants = Box::new(container.archive(source, decoded, "constants", limits)?);
-    Ok(Some(Script { modules, classes, functions, extra, constants, zip, root, limits: limits.clone() }))
+    Ok(Some(Script {
+        modules,
+        classes,
+        functions,
+        extra,
+        version,
+        constants,
+        zip,
+        root,
+        limits: limits.clone(),
+    }))
 }
 
 /// Makes the tuple of constants a dict from the names that the code has for them.
