@@ -4,7 +4,7 @@ use weighbridge_formats::{DType, Result};
 
 use super::Context;
 use super::mask::padding;
-use super::parts::{Activation, Heads, attend};
+use super::parts::{Activation, Heads, encoder_attention};
 use crate::graph::{GraphBuilder, Value};
 use crate::settings::Settings;
 use crate::task::Task;
@@ -84,18 +84,10 @@ impl Bert {
             g.scoped(name.rsplit('.').next().unwrap_or(name), |g| g.linear(x, &weight, Some(&bias), out))
         };
         let attended = g.scoped("attention", |g| {
-            let heads = self.heads;
             let query = linear(g, x, "attention.self.query", hidden)?;
             let key = linear(g, x, "attention.self.key", hidden)?;
             let value = linear(g, x, "attention.self.value", hidden)?;
-            let query = heads.divide(g, &query)?;
-            let key = heads.divide_turned(g, &key)?;
-            let value = heads.divide(g, &value)?;
-            let scores = g.matmul(&query, &key)?;
-            let root = g.float(scores.dtype(), (heads.size as f64).sqrt())?;
-            let scores = g.div(&scores, &root)?;
-            let context = attend(g, &scores, Some(mask), &value)?;
-            let context = heads.merge(g, &context)?;
+            let context = encoder_attention(g, self.heads, [&query, &key, &value], mask)?;
             let out = linear(g, &context, "attention.output.dense", hidden)?;
             let sum = g.add(&out, x)?;
             g.layer_norm(&sum, &format!("{at}.attention.output.LayerNorm"), epsilon)

@@ -4,7 +4,7 @@ use weighbridge_formats::{DType, Error, Note, Result};
 
 use super::Context;
 use super::mask::masked;
-use crate::graph::{Dim, GraphBuilder, Value};
+use crate::graph::{AttentionHeads, Dim, GraphBuilder, Value};
 use crate::task::Task;
 
 /// The tasks of decoders.
@@ -24,7 +24,7 @@ pub(super) struct Decoder {
     pub(super) ids: Value,
     /// Which tokens count, those of the cache first: `[batch, past + sequence]`.
     pub(super) tokens: Value,
-    /// The places of the new tokens: `[batch, sequence]`, or `[1, sequence]` where they are no input.
+    /// The places of the new tokens: `[batch, sequence]`.
     pub(super) positions: Value,
     /// Keys and values of earlier tokens, by layer: `[batch, heads, past, size]`.
     past: Vec<[Value; 2]>,
@@ -73,7 +73,13 @@ impl Decoder {
         })?;
         let positions = match positions {
             Some(positions) => positions,
-            None => g.unsqueeze(&queries, &[0])?,
+            // The same for each row; rotary embeddings as an operator want them for each.
+            None => {
+                let places = g.unsqueeze(&queries, &[0])?;
+                let (rows, columns) = (g.size(&ids, 0)?, g.size(&ids, 1)?);
+                let shape = g.concat(&[&rows, &columns], 0)?;
+                g.expand(&places, &shape, ids.shape())?
+            }
         };
         let queries = g.unsqueeze(&queries, &[1])?;
         Ok(Self { ids, tokens, positions, past, indices: [queries, keys], counts })
@@ -94,6 +100,28 @@ impl Decoder {
         let dtype = g.compute();
         let (yes, no) = (g.float(dtype, 0.0)?, g.float(dtype, masked(dtype))?);
         g.select(&seen, &yes, &no)
+    }
+
+    /// Attention as one operator, from projected queries, keys and values `[batch, sequence, heads · size]`.
+    pub(super) fn attention(
+        &self,
+        cx: &mut Context<'_, '_>,
+        layer: u64,
+        parts: [&Value; 3],
+        mask: &Value,
+        heads: &AttentionHeads,
+    ) -> Result<Value> {
+        let compute = cx.graph.compute();
+        let past = match self.past.get(layer as usize) {
+            Some([key, value]) => Some([cx.graph.cast(key, compute)?, cx.graph.cast(value, compute)?]),
+            None => None,
+        };
+        let (context, present) = cx.graph.attention(parts, mask, past.as_ref(), heads)?;
+        if let Some([key, value]) = present {
+            cx.float_output(&format!("present.{layer}.key"), &key)?;
+            cx.float_output(&format!("present.{layer}.value"), &value)?;
+        }
+        Ok(context)
     }
 
     /// Keys and values with those of the cache before them, which also become outputs. All are

@@ -5,7 +5,7 @@ use weighbridge_formats::Result;
 use super::Context;
 use super::bert::positions;
 use super::mask::padding;
-use super::parts::{Activation, Heads, attend};
+use super::parts::{Activation, Heads, encoder_attention};
 use crate::graph::{GraphBuilder, Value};
 use crate::settings::Settings;
 use crate::task::Task;
@@ -57,14 +57,7 @@ impl DistilBert {
             let query = linear(g, x, "attention.q_lin", self.dim)?;
             let key = linear(g, x, "attention.k_lin", self.dim)?;
             let value = linear(g, x, "attention.v_lin", self.dim)?;
-            let query = self.heads.divide(g, &query)?;
-            let key = self.heads.divide_turned(g, &key)?;
-            let value = self.heads.divide(g, &value)?;
-            let scores = g.matmul(&query, &key)?;
-            let root = g.float(scores.dtype(), (self.heads.size as f64).sqrt())?;
-            let scores = g.div(&scores, &root)?;
-            let context = attend(g, &scores, Some(mask), &value)?;
-            let context = self.heads.merge(g, &context)?;
+            let context = encoder_attention(g, self.heads, [&query, &key, &value], mask)?;
             linear(g, &context, "attention.out_lin", self.dim)
         })?;
         let sum = g.add(&attended, x)?;

@@ -5,7 +5,7 @@ use weighbridge_formats::{DType, Result};
 use super::Context;
 use super::decoder::Decoder;
 use super::parts::{Activation, Heads, attend};
-use crate::graph::{GraphBuilder, Layout, Value};
+use crate::graph::{AttentionHeads, GraphBuilder, Layout, Value};
 use crate::settings::Settings;
 use crate::task::Task;
 
@@ -51,16 +51,16 @@ impl Gpt2 {
         })
     }
 
-    /// The scores of a query against keys, scaled as the config says.
+    /// What the scores of a layer are multiplied by.
+    fn factor(&self, layer: u64) -> f64 {
+        let by_size = if self.scale { (self.heads.size as f64).sqrt() } else { 1.0 };
+        let by_layer = if self.scale_by_layer { (layer + 1) as f64 } else { 1.0 };
+        1.0 / (by_size * by_layer)
+    }
+
+    /// The scores of queries against keys.
     fn scores(&self, g: &mut GraphBuilder<'_>, layer: u64, query: &Value, keys: &Value) -> Result<Value> {
-        let mut factor = 1.0;
-        if self.scale {
-            factor /= (self.heads.size as f64).sqrt();
-        }
-        if self.scale_by_layer {
-            factor /= (layer + 1) as f64;
-        }
-        let dtype = query.dtype();
+        let (dtype, factor) = (query.dtype(), self.factor(layer));
         // Scaled before the product, f16 holds what would leave its range.
         let query = if factor == 1.0 { query.clone() } else { g.scale(query, factor)? };
         if self.upcast && dtype != DType::F32 {
@@ -69,6 +69,32 @@ impl Gpt2 {
             return g.cast(&scores, dtype);
         }
         g.matmul(&query, keys)
+    }
+
+    /// Attention of projected parts `[batch, sequence, hidden]`.
+    fn attend(
+        &self,
+        cx: &mut Context<'_, '_>,
+        layer: u64,
+        [query, key, value]: [&Value; 3],
+        decoder: &Decoder,
+        mask: &Value,
+    ) -> Result<Value> {
+        let heads = self.heads;
+        if cx.graph.has_attention() {
+            let (count, size, scale) = (heads.count, heads.size, self.factor(layer));
+            let heads = AttentionHeads { queries: count, shared: count, size, scale };
+            return decoder.attention(cx, layer, [query, key, value], mask, &heads);
+        }
+        let g = &mut cx.graph;
+        let query = heads.divide(g, query)?;
+        let (key, value) = (heads.divide(g, key)?, heads.divide(g, value)?);
+        let [key, value] = decoder.remember(cx, layer, [key, value])?;
+        let g = &mut cx.graph;
+        let keys = g.transpose(&key, &[0, 1, 3, 2])?;
+        let scores = self.scores(g, layer, &query, &keys)?;
+        let context = attend(g, &scores, Some(mask), &value)?;
+        heads.merge(g, &context)
     }
 
     /// A norm before self-attention and before the feed-forward part.
@@ -80,24 +106,16 @@ impl Gpt2 {
         decoder: &Decoder,
         mask: &Value,
     ) -> Result<Value> {
-        let heads = self.heads;
-        let g = &mut cx.graph;
-        let normal = g.layer_norm(x, &format!("{at}.ln_1"), self.epsilon)?;
-        let parts = g.scoped("attn", |g| {
+        let normal = cx.graph.layer_norm(x, &format!("{at}.ln_1"), self.epsilon)?;
+        let attended = cx.scoped("attn", |cx| {
+            let g = &mut cx.graph;
             let joined = self.conv(g, &normal, &format!("{at}.attn.c_attn"), 3 * self.hidden)?;
             let parts = g.split(&joined, &[self.hidden; 3], 2)?;
-            parts.iter().map(|part| heads.divide(g, part)).collect::<Result<Vec<_>>>()
+            let [query, key, value] = &parts[..] else { return Err(g.error("three parts")) };
+            let context = self.attend(cx, layer, [query, key, value], decoder, mask)?;
+            self.conv(&mut cx.graph, &context, &format!("{at}.attn.c_proj"), self.hidden)
         })?;
-        let [query, key, value] = &parts[..] else { return Err(g.error("three parts")) };
-        let [key, value] = decoder.remember(cx, layer, [key.clone(), value.clone()])?;
         let g = &mut cx.graph;
-        let attended = g.scoped("attn", |g| {
-            let keys = g.transpose(&key, &[0, 1, 3, 2])?;
-            let scores = self.scores(g, layer, query, &keys)?;
-            let context = attend(g, &scores, Some(mask), &value)?;
-            let context = heads.merge(g, &context)?;
-            self.conv(g, &context, &format!("{at}.attn.c_proj"), self.hidden)
-        })?;
         let x = g.add(&attended, x)?;
         let normal = g.layer_norm(&x, &format!("{at}.ln_2"), self.epsilon)?;
         let out = g.scoped("mlp", |g| {

@@ -6,7 +6,7 @@ use super::Context;
 use super::decoder::Decoder;
 use super::parts::{Activation, attend};
 use super::rope::{Angles, Rope};
-use crate::graph::{GraphBuilder, Value};
+use crate::graph::{AttentionHeads, GraphBuilder, Value};
 use crate::settings::Settings;
 use crate::task::Task;
 
@@ -83,64 +83,61 @@ impl Llama {
         g.scoped(name.rsplit('.').next().unwrap_or(name), |g| g.linear(x, &weight, bias.as_deref(), out))
     }
 
-    /// Queries, keys and values, rotated: queries `[batch, shared, group, sequence, size]` where a group shares keys,
-    /// else `[batch, heads, sequence, size]`, as keys and values are.
-    fn project(&self, g: &mut GraphBuilder<'_>, at: &str, x: &Value, turn: &Turn) -> Result<[Value; 3]> {
-        let (size, shared) = (self.size as i64, self.shared as i64);
-        let of = |part: &str| format!("{at}.self_attn.{part}");
-        let query = self.linear(g, x, &of("q_proj"), self.heads * self.size, self.query_bias)?;
-        let key = self.linear(g, x, &of("k_proj"), self.shared * self.size, self.query_bias)?;
-        let value = self.linear(g, x, &of("v_proj"), self.shared * self.size, self.query_bias)?;
-        let query = if self.grouped() {
-            let query = g.reshape(&query, &[0, 0, shared, (self.heads / self.shared) as i64, size])?;
-            g.transpose(&query, &[0, 2, 3, 1, 4])?
-        } else {
-            let query = g.reshape(&query, &[0, 0, shared, size])?;
-            g.transpose(&query, &[0, 2, 1, 3])?
-        };
-        let query = turn.queries.rotate(g, &query)?;
-        // Scaled before the product, f16 holds what would leave its range.
-        let query = g.scale(&query, 1.0 / (self.size as f64).sqrt())?;
+    /// Attention of projected queries, keys and values, merged to `[batch, sequence, heads · size]`: by the operators of
+    /// the opset, or by their parts.
+    fn attend(
+        &self,
+        cx: &mut Context<'_, '_>,
+        layer: u64,
+        [query, key, value]: [&Value; 3],
+        rest: &Shared<'_>,
+    ) -> Result<Value> {
+        let scale = 1.0 / (self.size as f64).sqrt();
+        let window = self.windows.get(layer as usize).copied().flatten();
+        let mask = rest.mask(window).ok_or_else(|| cx.graph.error("a layer without mask"))?;
+        let g = &mut cx.graph;
+        if g.has_attention() {
+            let query = rest.turn.queries.rotate_heads(g, query, self.heads)?;
+            let key = rest.turn.keys.rotate_heads(g, key, self.shared)?;
+            let heads = AttentionHeads { queries: self.heads, shared: self.shared, size: self.size, scale };
+            return rest.decoder.attention(cx, layer, [&query, &key, value], mask, &heads);
+        }
+        let (shared, group) = (self.shared as i64, (self.heads / self.shared) as i64);
+        let size = self.size as i64;
         let divide = |g: &mut GraphBuilder<'_>, x: &Value| {
             let x = g.reshape(x, &[0, 0, shared, size])?;
             g.transpose(&x, &[0, 2, 1, 3])
         };
-        let key = divide(g, &key)?;
-        let key = turn.keys.rotate(g, &key)?;
-        let value = divide(g, &value)?;
-        Ok([query, key, value])
+        let query = if self.grouped() {
+            let query = g.reshape(query, &[0, 0, shared, group, size])?;
+            g.transpose(&query, &[0, 2, 3, 1, 4])?
+        } else {
+            divide(g, query)?
+        };
+        let query = rest.turn.queries.rotate(g, &query)?;
+        // Scaled before the product, f16 holds what would leave its range.
+        let query = g.scale(&query, scale)?;
+        let key = divide(g, key)?;
+        let key = rest.turn.keys.rotate(g, &key)?;
+        let value = divide(g, value)?;
+        let [key, value] = rest.decoder.remember(cx, layer, [key, value])?;
+        let g = &mut cx.graph;
+        let keys = g.transpose(&key, &[0, 1, 3, 2])?;
+        // Keys and values broadcast over the group that shares them, so that nobody copies them.
+        let (keys, values, order) = if self.grouped() {
+            (g.unsqueeze(&keys, &[2])?, g.unsqueeze(&value, &[2])?, &[0, 3, 1, 2, 4][..])
+        } else {
+            (keys, value, &[0, 2, 1, 3][..])
+        };
+        let scores = g.matmul(&query, &keys)?;
+        let context = attend(g, &scores, Some(mask), &values)?;
+        let context = g.transpose(&context, order)?;
+        g.reshape(&context, &[0, 0, (self.heads * self.size) as i64])
     }
 
     /// Whether several heads of queries share one of keys.
     fn grouped(&self) -> bool {
         self.heads != self.shared
-    }
-
-    /// Attention of queries to keys and values, merged to `[batch, sequence, heads · size]`.
-    fn attend(
-        &self,
-        g: &mut GraphBuilder<'_>,
-        query: &Value,
-        key: &Value,
-        value: &Value,
-        mask: &Value,
-    ) -> Result<Value> {
-        let merged = [0, 0, (self.heads * self.size) as i64];
-        if !self.grouped() {
-            let keys = g.transpose(key, &[0, 1, 3, 2])?;
-            let scores = g.matmul(query, &keys)?;
-            let context = attend(g, &scores, Some(mask), value)?;
-            let context = g.transpose(&context, &[0, 2, 1, 3])?;
-            return g.reshape(&context, &merged);
-        }
-        // Keys and values broadcast over the group, so that nobody copies them.
-        let keys = g.transpose(key, &[0, 1, 3, 2])?;
-        let keys = g.unsqueeze(&keys, &[2])?;
-        let values = g.unsqueeze(value, &[2])?;
-        let scores = g.matmul(query, &keys)?;
-        let context = attend(g, &scores, Some(mask), &values)?;
-        let context = g.transpose(&context, &[0, 3, 1, 2, 4])?;
-        g.reshape(&context, &merged)
     }
 
     /// A norm before self-attention and before the gated feed-forward part.
@@ -155,15 +152,17 @@ impl Llama {
         let g = &mut cx.graph;
         let normal =
             g.scoped("input_layernorm", |g| g.rms_norm(x, &format!("{at}.input_layernorm"), self.epsilon))?;
-        let [query, key, value] = g.scoped("self_attn", |g| self.project(g, at, &normal, &rest.turn))?;
-        let [key, value] = rest.decoder.remember(cx, i, [key, value])?;
-        let mask =
-            rest.mask(self.windows[i as usize]).ok_or_else(|| cx.graph.error("a layer without mask"))?;
-        let g = &mut cx.graph;
-        let attended = g.scoped("self_attn", |g| {
-            let context = self.attend(g, &query, &key, &value, mask)?;
-            self.linear(g, &context, &format!("{at}.self_attn.o_proj"), self.hidden, self.out_bias)
+        let attended = cx.scoped("self_attn", |cx| {
+            let of = |part: &str| format!("{at}.self_attn.{part}");
+            let (queries, keys, bias) = (self.heads * self.size, self.shared * self.size, self.query_bias);
+            let g = &mut cx.graph;
+            let query = self.linear(g, &normal, &of("q_proj"), queries, bias)?;
+            let key = self.linear(g, &normal, &of("k_proj"), keys, bias)?;
+            let value = self.linear(g, &normal, &of("v_proj"), keys, bias)?;
+            let context = self.attend(cx, i, [&query, &key, &value], rest)?;
+            self.linear(&mut cx.graph, &context, &of("o_proj"), self.hidden, self.out_bias)
         })?;
+        let g = &mut cx.graph;
         let x = g.add(x, &attended)?;
         let name = "post_attention_layernorm";
         let normal = g.scoped(name, |g| g.rms_norm(&x, &format!("{at}.{name}"), self.epsilon))?;
@@ -182,14 +181,19 @@ impl Llama {
     fn decode(&self, cx: &mut Context<'_, '_>, at: &str, decoder: &Decoder) -> Result<Value> {
         let g = &mut cx.graph;
         let angles = g.scoped("rotary_emb", |g| self.rope.angles(g, &decoder.positions))?;
-        let keys = g.scoped("rotary_emb", |g| angles.at(g, &[1]))?;
-        let places: &[usize] = if self.grouped() { &[1, 2] } else { &[1] };
-        let turn = Turn { queries: g.scoped("rotary_emb", |g| angles.at(g, places))?, keys };
+        let whole = g.has_attention();
+        let turn = if whole {
+            Turn { queries: angles.clone(), keys: angles }
+        } else {
+            let places: &[usize] = if self.grouped() { &[1, 2] } else { &[1] };
+            let queries = g.scoped("rotary_emb", |g| angles.at(g, places))?;
+            Turn { queries, keys: g.scoped("rotary_emb", |g| angles.at(g, &[1]))? }
+        };
         let mut masks: Vec<(Option<u64>, Value)> = Vec::new();
         for window in &self.windows {
             if !masks.iter().any(|(w, _)| w == window) {
                 let mut mask = g.scoped("mask", |g| decoder.causal(g, *window))?;
-                if self.grouped() {
+                if self.grouped() && !whole {
                     mask = g.unsqueeze(&mask, &[1])?;
                 }
                 masks.push((*window, mask));

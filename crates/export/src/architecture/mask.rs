@@ -17,7 +17,8 @@ pub(crate) fn masked(dtype: DType) -> f64 {
     }
 }
 
-/// From a mask of tokens `[batch, keys]`, 1 for those that count, to `[batch, 1, 1, keys]` for scores.
+/// From a mask of tokens `[batch, keys]`, 1 for those that count, to `[batch, 1, 1, keys]` for scores, or
+/// `[batch, 1, keys, keys]` for attention as one operator: ONNX Runtime's does not broadcast it over queries.
 pub(crate) fn padding(graph: &mut GraphBuilder<'_>, tokens: &Value) -> Result<Value> {
     let dtype = graph.compute();
     // Two steps, as runtimes that fuse attention expect them.
@@ -26,5 +27,13 @@ pub(crate) fn padding(graph: &mut GraphBuilder<'_>, tokens: &Value) -> Result<Va
     let mask = graph.cast(&mask, dtype)?;
     let one = graph.float(dtype, 1.0)?;
     let mask = graph.sub(&one, &mask)?;
-    graph.scale(&mask, masked(dtype))
+    let mask = graph.scale(&mask, masked(dtype))?;
+    if !graph.has_attention() {
+        return Ok(mask);
+    }
+    let (one, queries) = (graph.ints(&[1]), graph.size(tokens, 1)?);
+    let to = graph.concat(&[&one, &one, &queries, &one], 0)?;
+    let [batch, keys] = tokens.shape() else { return Err(graph.error("a mask of tokens")) };
+    let shape = [batch.clone(), 1.into(), keys.clone(), keys.clone()];
+    graph.expand(&mask, &to, &shape)
 }

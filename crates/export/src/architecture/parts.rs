@@ -1,8 +1,8 @@
 //! Parts that architectures share: activations by their names in configs, and attention over heads.
 
-use weighbridge_formats::{Error, Result};
+use weighbridge_formats::{DType, Error, Result};
 
-use crate::graph::{GraphBuilder, Value};
+use crate::graph::{AttentionHeads, GraphBuilder, Value};
 
 /// An activation function, by the names that transformers has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,35 @@ impl Heads {
         let x = graph.transpose(x, &[0, 2, 1, 3])?;
         graph.reshape(&x, &[0, 0, (self.count * self.size) as i64])
     }
+}
+
+/// Attention of an encoder: from projected queries, keys and values `[batch, sequence, hidden]` to the same shape.
+pub(crate) fn encoder_attention(
+    g: &mut GraphBuilder<'_>,
+    heads: Heads,
+    [query, key, value]: [&Value; 3],
+    mask: &Value,
+) -> Result<Value> {
+    let root = (heads.size as f64).sqrt();
+    if g.has_attention() {
+        let heads =
+            AttentionHeads { queries: heads.count, shared: heads.count, size: heads.size, scale: 1.0 / root };
+        return Ok(g.attention([query, key, value], mask, None, &heads)?.0);
+    }
+    let query = heads.divide(g, query)?;
+    let key = heads.divide_turned(g, key)?;
+    let value = heads.divide(g, value)?;
+    let scores = if g.compute() == DType::F32 {
+        let scores = g.matmul(&query, &key)?;
+        let root = g.float(scores.dtype(), root)?;
+        g.div(&scores, &root)?
+    } else {
+        // Scaled before the product, f16 holds what would leave its range.
+        let query = g.scale(&query, 1.0 / root)?;
+        g.matmul(&query, &key)?
+    };
+    let context = attend(g, &scores, Some(mask), &value)?;
+    heads.merge(g, &context)
 }
 
 /// softmax(scores + mask) · values, where scores are `[…, queries, keys]`.

@@ -28,8 +28,9 @@ pub(super) struct Rope {
     size: u64,
 }
 
-/// Sines and cosines of the places of tokens: `[batch, sequence, size]`. The first half of the sines is negative, which
-/// spares a negation in each layer.
+/// Cosines and sines of the places of tokens: `[batch, sequence, size / 2]` for the operator, else
+/// `[batch, sequence, size]`, where the first half of the sines is negative, which spares a negation in each layer.
+#[derive(Clone)]
 pub(super) struct Angles {
     cos: Value,
     sin: Value,
@@ -190,10 +191,14 @@ impl Rope {
         let scaled = |g: &mut GraphBuilder<'_>, x: &Value, by: f64| {
             if by == 1.0 { Ok(x.clone()) } else { g.scale(x, by) }
         };
-        let (cos, negative, sin) =
-            (scaled(g, &cos, self.scale)?, scaled(g, &sin, -self.scale)?, scaled(g, &sin, self.scale)?);
-        let cos = g.concat(&[&cos, &cos], -1)?;
-        let sin = g.concat(&[&negative, &sin], -1)?;
+        let (cos, sin) = (scaled(g, &cos, self.scale)?, scaled(g, &sin, self.scale)?);
+        // The operator takes one half, and the parts of a rotation take both.
+        let (cos, sin) = if g.has_attention() {
+            (cos, sin)
+        } else {
+            let negative = g.scale(&sin, -1.0)?;
+            (g.concat(&[&cos, &cos], -1)?, g.concat(&[&negative, &sin], -1)?)
+        };
         let compute = g.compute();
         Ok(Angles { cos: g.cast(&cos, compute)?, sin: g.cast(&sin, compute)? })
     }
@@ -203,6 +208,11 @@ impl Angles {
     /// The same for values that have dimensions of heads at these places.
     pub(super) fn at(&self, g: &mut GraphBuilder<'_>, places: &[usize]) -> Result<Self> {
         Ok(Self { cos: g.unsqueeze(&self.cos, places)?, sin: g.unsqueeze(&self.sin, places)? })
+    }
+
+    /// Rotates `[batch, sequence, heads · size]` by the operator.
+    pub(super) fn rotate_heads(&self, g: &mut GraphBuilder<'_>, x: &Value, heads: u64) -> Result<Value> {
+        g.rotary_embedding(x, &self.cos, &self.sin, heads)
     }
 
     /// Rotates each pair of an element and the one half a head further.

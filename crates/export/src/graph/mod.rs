@@ -22,6 +22,7 @@ use weighbridge_formats::{Archive, DType, Error, Kind, Result};
 
 pub use conv::Window;
 pub use layers::Layout;
+pub use nn::AttentionHeads;
 pub use value::{Attribute, Dim, Value};
 
 /// A node before it is spelled as protobuf.
