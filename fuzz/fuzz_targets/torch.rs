@@ -2,18 +2,34 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use weighbridge_fuzz::{exhaust, open};
+use weighbridge_formats::Source;
+use weighbridge_formats::backends::torch::script::Script;
+use weighbridge_fuzz::{exhaust, open, options};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Ok(archive) = open(Some("torch"), bytes) {
         exhaust(&*archive);
     }
+    // As a program: its text, and its module's pickle.
+    list(bytes);
+    list(&zip(&[("a/data.pkl", bytes), ("a/constants.pkl", b"\x80\x02).")]));
+    list(&zip(&[
+        ("a/data.pkl", b"\x80\x02c__torch__\nM\n)\x81}b."),
+        ("a/constants.pkl", b"\x80\x02)."),
+        ("a/code/__torch__.py", bytes),
+    ]));
     let file =
         zip(&[("a/data.pkl", bytes), ("a/data/0", &[1; 64]), ("a/data/1", &[2; 8]), ("a/version", b"3")]);
     if let Ok(archive) = open(Some("torch"), &file) {
         exhaust(&*archive);
     }
 });
+
+fn list(file: &[u8]) {
+    if let Ok(Some(script)) = Script::open(Source::from_bytes(file), &options()) {
+        exhaust(script.constants());
+    }
+}
 
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0u32, |crc, &byte| {

