@@ -135,6 +135,13 @@ fn joblib_dumps() {
     damage("joblib", &golden("joblib"), 25);
 }
 
+/// But those whose tensors are in files beside them.
+#[test]
+fn onnx_models() {
+    let files: Vec<Golden> = golden("onnx").into_iter().filter(|f| !f.name.starts_with("external")).collect();
+    damage("onnx", &files, 7);
+}
+
 #[test]
 fn shard_indices() {
     let mut done = 0;

@@ -1,8 +1,8 @@
 //! `cargo xtask large [--gib N] [--release]`: conversions of files larger than memory may be, within 128 MiB.
 //!
-//! A sparse safetensors file of N GiB (20 unless told otherwise) of F32 is cast to F16, directly and by way of a torch
-//! file; and 1.5 GiB without holes go to torch and back. The command runs under `prlimit --data=134217728`, which
-//! bounds private memory whatever is mapped. What is written is then looked at: its length, and the numbers at the
+//! A sparse safetensors file of N GiB (20 unless told otherwise) of F32 is cast to F16, directly and by way of an ONNX
+//! model and of a torch file; and 1.5 GiB without holes go to torch and back. The command runs under
+//! `prlimit --data=134217728`, which bounds private memory whatever is mapped. What is written is then looked at: its length, and the numbers at the
 //! ends of its tensors, or all of it. The engine leaves holes where all is zero, so the sparse conversions take little
 //! disk on a file system that has holes; it wants room for the whole file all the same.
 
@@ -33,7 +33,14 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let work = &folder.0;
     let sparse = work.join("sparse.safetensors");
     make_sparse(&sparse, gib << 30)?;
+    // An ONNX model of more than 2 GiB has its tensors in a file of their own; from there they come back.
+    let (model, data) = (work.join("sparse.onnx"), work.join("sparse.onnx.data"));
     let half = work.join("half.safetensors");
+    room(work, gib << 30)?;
+    convert(&weighbridge, &[path(&sparse), path(&model)], gib << 30)?;
+    convert(&weighbridge, &[path(&model), path(&half), "--dtype", "f16"], gib << 30)?;
+    check_half(&half, gib << 29)?;
+    [&half, &model, &data].into_iter().try_for_each(fs::remove_file)?;
     room(work, gib << 29)?;
     convert(&weighbridge, &[path(&sparse), path(&half), "--dtype", "f16"], gib << 30)?;
     check_half(&half, gib << 29)?;
@@ -60,7 +67,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         return Err(format!("1.5 GiB came back with another byte in the MiB at {at} from the end").into());
     }
     println!(
-        "large: {gib} GiB cast, from safetensors and from torch, 1.5 GiB there and back, each within 128 MiB of private memory"
+        "large: {gib} GiB cast, from safetensors, ONNX and torch, 1.5 GiB there and back, each within 128 MiB of private memory"
     );
     Ok(())
 }

@@ -29,7 +29,7 @@
 //! ```
 //!
 //! # Features
-//! One feature a format: `safetensors`, `torch`, `pickle`, `joblib`; `all-formats` is all of them. `pickle-serde` adds any
+//! One feature a format: `safetensors`, `torch`, `pickle`, `joblib`, `onnx`; `all-formats` is all of them. `pickle-serde` adds any
 //! type with serde as a pickle. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
 //! tokenizer; with it `tokenizers` encodes, and `derive`, `ndarray`, `candle` and `tch` save and load a program's own

@@ -18,7 +18,7 @@ import numpy
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-OUT = os.path.abspath(sys.argv[1])
+OUT = os.path.abspath(sys.argv[1]) if __name__ == "__main__" else None
 SHOWN = 64
 NAMES = {
     TensorProto.FLOAT: "F32",
@@ -84,9 +84,8 @@ def dense(sparse):
     return out
 
 
-def dump(name):
-    """Writes the dump of what the package reads from a file."""
-    path = os.path.join(OUT, name)
+def read(path):
+    """What the package reads from a file."""
     model = onnx.load(path, load_external_data=False)
     base, entries = os.path.dirname(path), {}
     for tensor in model.graph.initializer:
@@ -94,6 +93,13 @@ def dump(name):
             entries[tensor.name] = describe(tensor, numpy_helper.to_array(tensor, base_dir=base))
     for sparse in model.graph.sparse_initializer:
         entries[sparse.values.name] = describe(sparse.values, dense(sparse))
+    return entries
+
+
+def dump(name):
+    """Writes the dump of what the package reads from a file."""
+    path = os.path.join(OUT, name)
+    entries = read(path)
     with open(f"{path}.json", "w", encoding="utf-8") as file:
         lines = [f"  {json.dumps(n, ensure_ascii=False)}: {json.dumps(e)}" for n, e in entries.items()]
         file.write("{\n" + ",\n".join(lines) + "\n}\n" if lines else "{}\n")
@@ -307,4 +313,5 @@ def main():
     external()
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ mod errors;
 mod generated;
 mod inspect;
 mod model;
+mod onnx;
 mod topics;
 mod version;
 

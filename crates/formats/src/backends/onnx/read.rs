@@ -72,7 +72,8 @@ fn known_field(field: &Field) -> bool {
     match field.number {
         1 | 5 => field.wire == Wire::Varint,
         2..=4 | 6..=8 | 14 | 20 | 25 | 26 => field.wire == Wire::Bytes,
-        _ => false,
+        // A later version may have more.
+        other => other > 26,
     }
 }
 
@@ -88,7 +89,7 @@ fn sniff(probe: &Probe<'_>) -> Confidence {
         match cursor.field(at, probe.len()) {
             Ok(Some(field)) if known_field(&field) => {
                 at = field.end;
-                seen |= 1 << field.number;
+                seen |= 1u32.checked_shl(field.number).unwrap_or(0);
             }
             Ok(None) => break,
             _ => return damaged(),
@@ -199,7 +200,11 @@ impl<'a> Reading<'a> {
         if start < end {
             let bytes = self.cursor.bytes(start, end, self.left)?;
             self.left -= bytes.len() as u64;
-            out.extend_from_slice(&bytes);
+            if out.is_empty() {
+                *out = bytes;
+            } else {
+                out.extend_from_slice(&bytes);
+            }
         }
         Ok(())
     }
