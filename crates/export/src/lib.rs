@@ -35,11 +35,12 @@ use weighbridge_formats::backends::onnx::plan_model;
 use weighbridge_formats::backends::onnx::proto::{ModelProto, StringStringEntryProto};
 use weighbridge_formats::transform::{Cast, KeptWide, OnOverflow, Precision, TensorCast};
 use weighbridge_formats::write::{ExecuteOptions, WritePlan, Written, execute};
-use weighbridge_formats::{Archive, DType, Error, Note, Result, WriteOptions, logical};
+use weighbridge_formats::{Archive, DType, Error, Note, Result, TensorInfo, WriteOptions, logical};
 use weighbridge_model::Model;
 
 pub use network::known_layers;
 pub use options::ExportOptions;
+use quantize::Derived;
 pub use quantize::Quantization;
 pub use task::Task;
 
@@ -223,10 +224,21 @@ fn assemble<'a>(
     }
     let derived = graph.take_derived();
     let used: Vec<usize> = graph.used_weights().collect();
+    notes.extend(unused(weights, &graph, &derived));
     let (inputs, outputs) = graph.signature();
     let model = graph.finish(name)?;
     let weights = Box::new(Used::new(casts.clone(), used, derived));
     Ok(Export { model, weights, inputs, outputs, notes, task, kept_wide, casts })
+}
+
+/// What of the weights is not part of a graph: heads of other tasks, and buffers that the graph computes itself.
+fn unused(weights: &dyn Archive, graph: &GraphBuilder<'_>, derived: &[Derived]) -> Option<Note> {
+    const LISTED: usize = 4;
+    let left = graph.unused_weights().filter(|i| derived.iter().all(|d| d.source != *i));
+    let unused: Vec<&str> = left.filter_map(|i| weights.tensors().get(i)).map(TensorInfo::name).collect();
+    let (first, count) = (unused.iter().take(LISTED).copied().collect::<Vec<_>>().join(", "), unused.len());
+    let more = if count > LISTED { format!(" and {} more", count - LISTED) } else { String::new() };
+    (count > 0).then(|| Note::info(format!("not part of this graph: {first}{more}")))
 }
 
 /// The values of `model_type` that are known.

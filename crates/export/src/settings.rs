@@ -29,6 +29,11 @@ impl<'c> Settings<'c> {
         self.0.contains_key(key)
     }
 
+    /// The first key whose value is an object.
+    pub(crate) fn nested(&self) -> Option<&'c str> {
+        self.0.iter().find(|(_, v)| v.is_object()).map(|(k, _)| k.as_str())
+    }
+
     /// Whether there is no key.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -24,7 +24,7 @@ pub(super) struct Decoder {
     pub(super) ids: Value,
     /// Which tokens count, those of the cache first: `[batch, past + sequence]`.
     pub(super) tokens: Value,
-    /// The places of the new tokens: `[batch, sequence]`.
+    /// The places of the new tokens: `[batch, sequence]`, or `[1, sequence]` where they are the same for each row.
     pub(super) positions: Value,
     /// Keys and values of earlier tokens, by layer: `[batch, heads, past, size]`.
     past: Vec<[Value; 2]>,
@@ -73,7 +73,8 @@ impl Decoder {
         })?;
         let positions = match positions {
             Some(positions) => positions,
-            // The same for each row; rotary embeddings as an operator want them for each.
+            None if !g.has_attention() => g.unsqueeze(&queries, &[0])?,
+            // The same for each row, and rotary embeddings as an operator want them for each.
             None => {
                 let places = g.unsqueeze(&queries, &[0])?;
                 let (rows, columns) = (g.size(&ids, 0)?, g.size(&ids, 1)?);

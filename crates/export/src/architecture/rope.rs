@@ -9,6 +9,9 @@ use crate::settings::Settings;
 /// The kinds that are known, by the name in a config.
 const KNOWN: &[&str] = &["default", "linear", "dynamic", "yarn", "longrope", "llama3"];
 
+/// The largest head: a config's word decides how many frequencies are computed.
+const MAX_SIZE: u64 = 1 << 16;
+
 /// The frequencies that angles are computed with, one for each pair of elements.
 enum Frequencies {
     /// The same for every text.
@@ -39,8 +42,9 @@ pub(super) struct Angles {
 impl Rope {
     /// Reads the config's keys, of transformers 4 and 5, for heads of `size` elements.
     pub(super) fn read(settings: &Settings<'_>, size: u64, max_positions: u64) -> Result<Self> {
-        if !size.is_multiple_of(2) {
-            return Err(Error::malformed(format!("heads of {size} elements cannot be rotated in pairs")));
+        if !size.is_multiple_of(2) || !(2..=MAX_SIZE).contains(&size) {
+            let what = format!("heads of {size} elements: rotated are pairs, up to {MAX_SIZE} elements");
+            return Err(Error::malformed(what));
         }
         let scaling = match settings.object_if("rope_scaling")?.filter(|s| !s.is_empty()) {
             Some(scaling) => Some(scaling),
@@ -48,6 +52,11 @@ impl Rope {
         };
         let nothing = serde_json::Map::new();
         let rope = scaling.unwrap_or(Settings::new(&nothing));
+        if let Some(key) = rope.nested() {
+            let what =
+                format!("rotary embeddings of their own for {key:?}: known is one kind for all layers");
+            return Err(Error::unsupported(what));
+        }
         let kind = match rope.text_if("rope_type")? {
             Some(kind) => kind,
             None => rope.text_if("type")?.unwrap_or("default"),
@@ -308,6 +317,14 @@ mod tests {
     }
 
     #[test]
+    fn heads_that_no_model_has_are_refused_before_anything_is_computed() {
+        let nothing = serde_json::Map::new();
+        for size in [0, 7, 1 << 31] {
+            assert!(Rope::read(&Settings::new(&nothing), size, 64).is_err(), "{size}");
+        }
+    }
+
+    #[test]
     fn what_is_not_known_is_named() {
         for (json, part) in [
             (serde_json::json!({"rope_scaling": {"rope_type": "spiral"}}), "known are default, linear"),
@@ -322,6 +339,10 @@ mod tests {
                 "known is 1",
             ),
             (serde_json::json!({"rope_theta": "x"}), "should be a number"),
+            (
+                serde_json::json!({"rope_parameters": {"full_attention": {"rope_type": "default"}}}),
+                "of their own for \"full_attention\"",
+            ),
             (serde_json::json!({"rope_theta": 0.5}), "a rope_theta of 0.5"),
         ] {
             let error = read(&json).err().expect("an error").to_string();

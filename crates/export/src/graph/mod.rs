@@ -294,6 +294,13 @@ impl<'a> GraphBuilder<'a> {
         self.used.iter().copied()
     }
 
+    /// The indices of the archive's tensors that the graph does not refer to, those left out that are another's alias.
+    pub(crate) fn unused_weights(&self) -> impl Iterator<Item = usize> {
+        let names = self.archive.tensors().iter().enumerate();
+        let alias = |name: &str| self.aliases.get(name).is_some_and(|t| self.by_name.contains_key(t));
+        names.filter(move |(i, t)| !self.used.contains(i) && !alias(t.name())).map(|(i, _)| i)
+    }
+
     /// A constant of raw bytes, little-endian.
     fn constant(&mut self, dtype: DType, shape: &[u64], bytes: Vec<u8>) -> Value {
         let dims: Vec<Dim> = shape.iter().map(|&n| Dim::Fixed(n)).collect();
