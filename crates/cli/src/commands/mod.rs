@@ -1,7 +1,6 @@
 //! One module a subcommand: its arguments, and what it does.
 
 pub(crate) mod card;
-pub(crate) mod check;
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod convert;
@@ -11,7 +10,7 @@ pub(crate) mod formats;
 pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod model;
-pub(crate) mod run;
+mod npy;
 mod script;
 pub(crate) mod topics;
 pub(crate) mod version;

@@ -9,7 +9,6 @@ mod generated;
 mod inspect;
 mod model;
 mod onnx;
-mod run;
 mod topics;
 mod version;
 

@@ -151,6 +151,8 @@ pub fn export(
     }
     let choices = ExportOptions {
         task: options.task,
+        // Later ones have operators for whole layers, which would have to be taken apart again.
+        opset: 20,
         dtype: options.dtype,
         compute: options.compute,
         f32_io: options.f32_io,

@@ -10,6 +10,7 @@ use weighbridge_formats::backends::onnx::proto::{DataType, NodeProto};
 use weighbridge_formats::{Error, Result};
 use weighbridge_model::state_dict::tch::kind_of;
 
+use super::trace::plain;
 use super::values::{DimOf, Held, Number, Size};
 
 /// The values of a graph that is being run, by name.
@@ -44,7 +45,7 @@ impl Runner {
     pub(super) fn tensor(&self, name: &str) -> Result<Rc<Tensor>> {
         let value = self.values.get(name);
         let value = value.ok_or_else(|| Error::mismatch(format!("the graph has no value {name:?}")))?;
-        value.tensor().map_err(|e| Error::unsupported(format!("libtorch: {name}: {e}")))
+        value.tensor().map_err(|e| Error::unsupported(format!("libtorch: {name}: {}", plain(&e))))
     }
 
     /// Runs a node.
@@ -70,7 +71,7 @@ impl Runner {
             if node.op_type.as_deref() == Some("Split") { call.split() } else { call.one().map(|v| vec![v]) };
         let made = made.map_err(|fault| {
             at(match fault {
-                Fault::Torch(error) => format!("libtorch: {error}"),
+                Fault::Torch(error) => format!("libtorch: {}", plain(&error)),
                 Fault::Unknown(what) => format!("{what} is not known for TorchScript"),
             })
         })?;
@@ -175,7 +176,8 @@ impl Call<'_> {
             "Transpose" => return self.transpose(),
             "Unsqueeze" => return self.unsqueeze(),
             "Squeeze" => return self.squeeze(),
-            "Concat" => self.concat()?,
+            "Concat" => return self.concat(),
+            "Expand" => self.expand()?,
             "Slice" => self.slice()?,
             "Gather" => self.gather()?,
             "GatherND" => self.pick_by_row()?,
@@ -308,11 +310,28 @@ impl Call<'_> {
         }
     }
 
-    fn concat(&self) -> std::result::Result<Tensor, Fault> {
-        let parts: Vec<Rc<Tensor>> =
-            (0..self.inputs.len()).map(|i| self.input(i)).collect::<std::result::Result<_, _>>()?;
+    fn concat(&self) -> Made {
+        let sizes = self.inputs.iter().flatten();
+        let is_size = |held: &Held| match held {
+            Held::Size(size) => size.vector,
+            Held::Ints(ints, tensor) => ints.len() == 1 && tensor.dim() == 1,
+            _ => false,
+        };
+        if sizes.clone().any(|held| matches!(held, Held::Size(_))) && sizes.clone().all(is_size) {
+            return Ok(Held::Shape(sizes.cloned().collect()));
+        }
+        let parts = (0..self.inputs.len()).map(|i| self.input(i));
+        let parts: Vec<Rc<Tensor>> = parts.collect::<std::result::Result<_, _>>()?;
         let parts: Vec<&Tensor> = parts.iter().map(|part| &**part).collect();
-        Ok(Tensor::f_cat(&parts, self.int("axis", 0))?)
+        Ok(Held::new(Tensor::f_cat(&parts, self.int("axis", 0))?))
+    }
+
+    /// Repeats what broadcasts, by ones of the shape.
+    fn expand(&self) -> std::result::Result<Tensor, Fault> {
+        let like =
+            self.held(1)?.filled().ok_or(Fault::Unknown("a shape that is no list of dimensions"))??;
+        let both = Tensor::f_broadcast_tensors(&[&*self.input(0)?, &like])?;
+        both.into_iter().next().ok_or(Fault::Unknown("nothing to repeat"))
     }
 
     fn slice(&self) -> std::result::Result<Tensor, Fault> {

@@ -5,6 +5,7 @@
 //! of that constant say which weight stands there, and its name is put in that place.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 
 use serde_json::{Value, json};
@@ -33,10 +34,13 @@ pub(super) struct Traced {
 
 /// An error of libtorch's.
 pub(super) fn failed(doing: &str, error: &TchError) -> Error {
+    Error::unsupported(format!("libtorch: {doing}: {}", plain(error)))
+}
+
+/// What libtorch says, without the list of addresses behind it.
+pub(super) fn plain(error: &TchError) -> String {
     let text = error.to_string();
-    // What follows is a list of addresses.
-    let text = text.split("\nException raised from").next().unwrap_or_default();
-    Error::unsupported(format!("libtorch: {doing}: {text}"))
+    text.split("\nException raised from").next().unwrap_or_default().to_owned()
 }
 
 /// Traces the graph of an export.
@@ -45,14 +49,19 @@ pub(super) fn trace(export: &Export<'_>, class: &str) -> Result<Traced> {
     let folder = tempfile::tempdir()
         .map_err(|e| Error::io("making a folder for the trace", e).with_path(std::env::temp_dir()))?;
     let path = folder.path().join("trace.pt");
-    save(graph, &*export.weights, &path)?;
-    let script = Script::open(Source::open(&path)?, &ReadOptions::default())?;
+    // Of a batch without rows nothing is computed, and placeholders are never written out as the weights that they stand
+    // for. A maximum over the batch needs a row, which rotary embeddings take that grow with the text.
+    save(graph, &*export.weights, &path, 0).or_else(|_| save(graph, &*export.weights, &path, 2))?;
+    // Placeholders stand for as many bytes as the weights have; their bytes are never read.
+    let mut options = ReadOptions::default();
+    (options.limits.expanded_bytes, options.limits.declared_bytes) = (u64::MAX, u64::MAX);
+    let script = Script::open(Source::open(&path)?, &options)?;
     let script = script.ok_or_else(|| Error::mismatch("libtorch wrote no program"))?;
     rewrite(&script, graph, &*export.weights, class)
 }
 
-/// Runs the graph under a trace, and lets libtorch write what it saw.
-fn save(graph: &GraphProto, weights: &dyn Archive, path: &std::path::Path) -> Result<()> {
+/// Runs the graph under a trace on a batch of so many rows, where it may have any, and lets libtorch write what it saw.
+fn save(graph: &GraphProto, weights: &dyn Archive, path: &Path, rows: i64) -> Result<()> {
     let mut runner = Runner::default();
     for (index, info) in weights.tensors().iter().enumerate() {
         runner.set(info.name(), Held::new(placeholder(index, info)?));
@@ -68,7 +77,8 @@ fn save(graph: &GraphProto, weights: &dyn Archive, path: &std::path::Path) -> Re
         runner.set(name, held(tensor)?);
     }
     let mut sizes = BTreeMap::new();
-    let inputs = graph.input.iter().map(|info| example(info, &mut sizes)).collect::<Result<Vec<_>>>()?;
+    let inputs =
+        graph.input.iter().map(|info| example(info, rows, &mut sizes)).collect::<Result<Vec<_>>>()?;
     let mut outcome = Ok(());
     let module = no_grad(|| {
         CModule::create_by_tracing("Traced", "forward", &inputs, &mut |given| {
@@ -82,7 +92,13 @@ fn save(graph: &GraphProto, weights: &dyn Archive, path: &std::path::Path) -> Re
     });
     outcome?;
     let module = module.map_err(|e| failed("tracing", &e))?;
-    module.save(path).map_err(|e| failed("writing the trace", &e))
+    // Each constant is compared with each of its shape, and the first element differs. That takes no time, but handing
+    // it to the threads of a pool does: seconds for a thousand pairs.
+    let threads = tch::get_num_threads();
+    tch::set_num_threads(1);
+    let saved = module.save(path);
+    tch::set_num_threads(threads);
+    saved.map_err(|e| failed("writing the trace", &e))
 }
 
 /// Runs the graph on the inputs of a trace. Several outputs are joined to one, which is all that a trace may have;
@@ -165,8 +181,9 @@ fn held(constant: &TensorProto) -> Result<Held> {
     Ok(Held::Tensor(tensor))
 }
 
-/// An input to trace with. What a dimension is called decides its size, which stands nowhere in the program.
-fn example(info: &ValueInfoProto, sizes: &mut BTreeMap<String, i64>) -> Result<Tensor> {
+/// An input to trace with. What a dimension is called decides its size, which stands nowhere in the program; the first
+/// is the batch.
+fn example(info: &ValueInfoProto, rows: i64, sizes: &mut BTreeMap<String, i64>) -> Result<Tensor> {
     let label = name(info)?;
     let unknown = || Error::unsupported(format!("the input {label:?} is no tensor of a known type"));
     let Some(TypeValue::TensorType(of)) = info.r#type.as_ref().and_then(|t| t.value.as_ref()) else {
@@ -177,7 +194,9 @@ fn example(info: &ValueInfoProto, sizes: &mut BTreeMap<String, i64>) -> Result<T
     let dims = &of.shape.as_ref().ok_or_else(unknown)?.dim;
     let mut shape = Vec::with_capacity(dims.len());
     for dim in dims {
+        let first = shape.is_empty();
         shape.push(match &dim.value {
+            Some(DimensionValue::DimParam(_)) if first => rows,
             Some(DimensionValue::DimValue(n)) => *n,
             Some(DimensionValue::DimParam(text)) => text
                 .split(" + ")

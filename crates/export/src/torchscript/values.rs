@@ -27,16 +27,21 @@ impl DimOf {
         self.tensor.f_internal_shape_as_tensor()?.f_select(0, self.dim)
     }
 
+    /// As many ones. Products of ones are ones, over a dimension of no elements too.
+    fn ones(&self) -> Result<Tensor, TchError> {
+        let mut ones = self.tensor.f_ones_like()?;
+        if ones.kind() != Kind::Int64 {
+            ones = ones.f_to_dtype(Kind::Int64, false, false)?;
+        }
+        for dim in (0..self.tensor.dim() as i64).rev().filter(|&dim| dim != self.dim) {
+            ones = ones.f_prod_dim_int(dim, false, None::<Kind>)?;
+        }
+        Ok(ones)
+    }
+
     /// As many integers, from 0 on.
     fn places(&self) -> Result<Tensor, TchError> {
-        let mut line = self.tensor.shallow_clone();
-        for dim in (0..self.tensor.dim() as i64).rev().filter(|&dim| dim != self.dim) {
-            line = line.f_select(dim, 0)?;
-        }
-        if line.kind() != Kind::Int64 {
-            line = line.f_to_dtype(Kind::Int64, false, false)?;
-        }
-        line.f_ones_like()?.f_cumsum(0, None::<Kind>)?.f_sub_scalar(1)
+        self.ones()?.f_cumsum(0, None::<Kind>)?.f_sub_scalar(1)
     }
 }
 
@@ -75,6 +80,8 @@ pub(super) enum Held {
     Float(f64, Rc<Tensor>),
     /// A size that nobody has asked for yet.
     Size(Size),
+    /// Sizes one after another, each a dimension or a number.
+    Shape(Vec<Held>),
     /// A matrix whose turned form nobody has asked for: what linear layers multiply with.
     Turned(Rc<Tensor>),
 }
@@ -89,6 +96,10 @@ impl Held {
         match self {
             Self::Tensor(tensor) | Self::Ints(_, tensor) | Self::Float(_, tensor) => Ok(tensor.clone()),
             Self::Size(size) => size.tensor().map(Rc::new),
+            Self::Shape(parts) => {
+                let parts: Vec<Rc<Tensor>> = parts.iter().map(Self::tensor).collect::<Result<_, _>>()?;
+                Tensor::f_cat(&parts.iter().map(|part| &**part).collect::<Vec<_>>(), 0).map(Rc::new)
+            }
             Self::Turned(matrix) => matrix.f_transpose(0, 1).map(Rc::new),
         }
     }
@@ -128,6 +139,32 @@ impl Held {
             }
             _ => None,
         }
+    }
+
+    /// Ones in this shape, without sizes that are the number 1: what broadcasting with makes the shape. `None` where
+    /// that is not known.
+    pub(super) fn filled(&self) -> Option<Result<Tensor, TchError>> {
+        let Self::Shape(parts) = self else { return None };
+        let mut filled: Option<Tensor> = None;
+        for (at, part) in parts.iter().enumerate() {
+            let line = match part {
+                Self::Ints(ints, _) if ints[..] == [1] => continue,
+                Self::Size(size) if size.minus.is_none() && size.add == 0 => size.plus.ones(),
+                _ => return None,
+            };
+            // One dimension, at its place from the right.
+            let behind = parts.len() - at - 1;
+            let placed = line.and_then(|line| (0..behind).try_fold(line, |line, _| line.f_unsqueeze(-1)));
+            let joined = placed.and_then(|line| match &filled {
+                Some(others) => others.f_mul(&line),
+                None => Ok(line),
+            });
+            match joined {
+                Ok(joined) => filled = Some(joined),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        filled.map(Ok)
     }
 
     /// The integers from here up to and without `to`; `None` where their number is not known as a dimension.
