@@ -37,6 +37,7 @@ const STEPS: &[Step] = &[
     ("features", |_, _| feature::run(&[])),
     ("tests", tests),
     ("tch", tch),
+    ("ort", ort),
     ("doctests", |count, python| runner(cargo(&["test", "--doc", "--locked", "--workspace"]), python, count)),
     ("tidy", |_, _| tidy::run(&[])),
     ("deny", |_, _| deny::run(&[])),
@@ -71,7 +72,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         }
     }
     println!("\n==== all of {} ==== {:.0} s", times.join(", "), began.elapsed().as_secs_f64());
-    let ran_tests = steps.iter().any(|(name, _)| ["tests", "tch", "doctests"].contains(name));
+    let ran_tests = steps.iter().any(|(name, _)| ["tests", "tch", "ort", "doctests"].contains(name));
     if ran_tests && count.passed == 0 {
         return Err("no test ran".into());
     }
@@ -125,9 +126,29 @@ fn tch(count: &mut Count, python: &Path) -> Outcome {
     Ok(())
 }
 
+/// The tests of the feature `ort`, by themselves: they run with the workspace's too, where the command asks for it.
+fn ort(count: &mut Count, python: &Path) -> Outcome {
+    let tests = [
+        "test",
+        "--locked",
+        "--package",
+        "weighbridge-runtime",
+        "--features",
+        "ort",
+        "--test",
+        "ort",
+        "--test",
+        "ort_absent",
+    ];
+    let before = count.passed;
+    runner(cargo(&tests), python, count)?;
+    if count.passed == before { Err("no test of the feature ort ran".into()) } else { Ok(()) }
+}
+
 /// Runs a test runner and adds up what it says of itself.
 fn runner(mut command: Command, python: &Path, count: &mut Count) -> Outcome {
     command.env("WEIGHBRIDGE_PYTHON", python).env("CARGO_TERM_COLOR", "never");
+    command.env("ORT_DYLIB_PATH", native::runtime());
     let shown = spelled(&command);
     let (ok, text) = watched(command)?;
     let found = summaries(&text).ok_or_else(|| format!("`{shown}` printed no summary"))?;

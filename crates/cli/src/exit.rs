@@ -3,9 +3,9 @@
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything that was asked for was done; for `diff`: no difference.
+    /// Everything that was asked for was done; for `diff` and `check`: no difference.
     Success = 0,
-    /// `diff` found a difference; `checkpoint resume` no checkpoint, or `checkpoint verify` a damaged one.
+    /// `diff` or `check` found a difference; `checkpoint resume` no checkpoint, or `checkpoint verify` a damaged one.
     Different = 1,
     /// An error, a wrong command line included.
     Error = 2,
@@ -16,8 +16,8 @@ pub(crate) enum Exit {
 /// The table as the help shows it.
 pub(crate) const TABLE: &str = "\
 Exit codes:
-  0    success; for `diff`: no difference
-  1    `diff` found a difference; `checkpoint` found none to resume, or a damaged one
+  0    success; for `diff` and `check`: no difference
+  1    `diff` or `check` found a difference; `checkpoint` found none to resume, or a damaged one
   2    an error, a wrong command line included
   130  stopped by Ctrl-C or SIGTERM; nothing half-written is left";
 

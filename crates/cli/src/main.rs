@@ -13,7 +13,7 @@ use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
 use crate::commands::{
-    card, checkpoint, completions, convert, diff, export, formats, inspect, man, topics, version,
+    card, check, checkpoint, completions, convert, diff, export, formats, inspect, man, run, topics, version,
 };
 use crate::exit::Exit;
 
@@ -33,6 +33,10 @@ enum Command {
     Convert(Box<convert::Args>),
     /// Build a graph from a model's config and weights that other runtimes run
     Export(export::Args),
+    /// Run an ONNX model on arrays, and print, save or time what it gives
+    Run(Box<run::Args>),
+    /// Run an ONNX model in ONNX Runtime, and compare what it gives with a reference
+    Check(Box<check::Args>),
     /// Compare two model files, tensor by tensor, across formats
     Diff(diff::Args),
     /// Assign documents to the topics of a BERTopic model, by their embeddings
@@ -57,6 +61,8 @@ impl Command {
             Self::Inspect(args) => inspect::run(args),
             Self::Convert(args) => convert::run(args),
             Self::Export(args) => export::run(args),
+            Self::Run(args) => run::run(args),
+            Self::Check(args) => check::run(args),
             Self::Diff(args) => diff::run(args),
             Self::Topics(args) => topics::run(args),
             Self::Checkpoint(args) => checkpoint::run(args),
@@ -74,6 +80,8 @@ impl Command {
             Self::Inspect(args) => args.json,
             Self::Convert(args) => args.json,
             Self::Export(args) => args.json(),
+            Self::Run(args) => args.json,
+            Self::Check(args) => args.json,
             Self::Diff(args) => args.json,
             Self::Topics(args) => args.json,
             Self::Checkpoint(args) => args.json(),

@@ -45,9 +45,21 @@
 //! not needed to build.
 
 mod array;
+#[cfg(feature = "ort")]
+mod check;
+mod compare;
 mod eval;
+mod generate;
 pub mod npy;
 pub mod proto;
+#[cfg(feature = "ort")]
+mod session;
 
 pub use array::{Array, Element};
+#[cfg(feature = "ort")]
+pub use check::{CheckOptions, CheckReport, OutputCheck, Round, check};
+pub use compare::{Difference, Tolerance, compare};
 pub use eval::{Arrays, EvaluateOptions, Graph, Port, Size, operators, shown};
+pub use generate::{GenerateOptions, Sizes, generate};
+#[cfg(feature = "ort")]
+pub use session::{Optimization, Prepared, Session, SessionOptions, environment, load};

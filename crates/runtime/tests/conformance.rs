@@ -88,7 +88,7 @@ fn case(folder: &Path) -> Outcome {
         Ok(model) => model,
         Err(e) => return Outcome::Wrong(format!("no message: {e}")),
     };
-    let graph = model.graph.clone().unwrap_or_default();
+    let graph = model.graph.unwrap_or_default();
     let mut values = graph.input.iter().chain(&graph.output);
     let plain = |v: &weighbridge_formats::backends::onnx::proto::ValueInfoProto| {
         matches!(v.r#type.as_ref().and_then(|t| t.value.as_ref()), Some(TypeValue::TensorType(_)))

@@ -18,6 +18,10 @@ use crate::output;
 use crate::progress::Progress;
 
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  weighbridge export onnx bert-base model.onnx
+  weighbridge export onnx --help")]
 pub(crate) struct Args {
     #[command(subcommand)]
     target: Target,

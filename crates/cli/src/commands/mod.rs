@@ -1,6 +1,7 @@
 //! One module a subcommand: its arguments, and what it does.
 
 pub(crate) mod card;
+pub(crate) mod check;
 pub(crate) mod checkpoint;
 pub(crate) mod completions;
 pub(crate) mod convert;
@@ -10,7 +11,7 @@ pub(crate) mod formats;
 pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod model;
-mod npy;
+pub(crate) mod run;
 mod script;
 pub(crate) mod topics;
 pub(crate) mod version;

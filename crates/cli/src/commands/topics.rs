@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use weighbridge::bertopic::{
     self, Aspect, Documents, LoadOptions, Loaded, Pointer, SaveOptions, Serialization, TopicModel,
 };
+use weighbridge::runtime::npy;
 use weighbridge::{Archive, DType, Error, NoteKind, Result};
 
 use crate::exit::Exit;
@@ -340,7 +341,8 @@ enum Floats {
 fn embeddings(args: &Args) -> Result<(Floats, usize)> {
     let (dtype, shape, bytes) = if args.embeddings.extension().is_some_and(|e| e.eq_ignore_ascii_case("npy"))
     {
-        super::npy::read(&args.embeddings)?
+        let array = npy::read(&args.embeddings, &weighbridge::Limits::default())?;
+        (array.dtype, array.shape, array.bytes)
     } else {
         let archive = weighbridge::open(&args.embeddings)?;
         let index = match (&args.tensor, archive.tensors().len()) {

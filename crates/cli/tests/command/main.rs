@@ -9,6 +9,7 @@ mod generated;
 mod inspect;
 mod model;
 mod onnx;
+mod run;
 mod topics;
 mod version;
 

@@ -21,7 +21,7 @@ use weighbridge_formats::backends::onnx::proto::{
     DimensionValue, ModelProto, SparseTensorProto, TypeValue, ValueInfoProto,
 };
 use weighbridge_formats::backends::onnx::read_model;
-use weighbridge_formats::{Archive, DType, Error, ReadOptions, Result, Source};
+use weighbridge_formats::{Archive, DType, Error, ReadOptions, Result, Source, TensorInfo};
 
 use self::elem::Elem;
 use self::tensor::{Budget, Cx, Tensor};
@@ -217,6 +217,16 @@ impl<'a> Graph<'a> {
             Weight::Here(array) => Some(array.shape.clone()),
             Weight::Archive(i) => self.archive.tensors().get(*i).map(|t| t.shape().to_vec()),
         }
+    }
+
+    /// The types of the weights, each once.
+    pub fn weight_dtypes(&self) -> Vec<DType> {
+        let dtype = |w: &Weight| match w {
+            Weight::Here(array) => Some(array.dtype),
+            Weight::Archive(i) => self.archive.tensors().get(*i).map(TensorInfo::dtype),
+        };
+        let all: std::collections::BTreeSet<DType> = self.weights.values().filter_map(dtype).collect();
+        all.into_iter().collect()
     }
 
     /// The weights that `Gather` reads by an index that comes straight from this input: embedding tables.
