@@ -93,6 +93,9 @@ pub trait Companion: Any + Send + Sync {
 
     /// Facts about it for people: a word and a text each, in order.
     fn details(&self) -> Vec<(String, String)>;
+
+    /// Whether another of the same format says the same.
+    fn same_as(&self, other: &dyn Companion) -> bool;
 }
 
 /// An opened model file, or anything that looks like one.

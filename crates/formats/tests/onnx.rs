@@ -474,6 +474,24 @@ fn a_conversion_keeps_the_graph_or_says_that_it_does_not() {
 }
 
 #[test]
+fn graphs_that_differ_are_told() {
+    let (bytes, mut other) = base();
+    let a = open(bytes.clone()).unwrap();
+    let found = |other: &ModelProto| {
+        let b = open(other.encode_to_vec()).unwrap();
+        weighbridge_formats::diff(&*a, &*b, &Default::default()).unwrap().other.values
+    };
+    assert_eq!(found(&other), []);
+    other.graph.as_mut().unwrap().node[0].name = Some("named".into());
+    assert_eq!(
+        found(&other),
+        [(String::new(), ["a graph of 1 node".to_owned(), "a graph of 1 node that is another".to_owned()])]
+    );
+    other.graph.as_mut().unwrap().node[0].op_type = Some("Sigmoid".into());
+    assert_eq!(found(&other), [("nodes".to_owned(), ["1: Relu 1".to_owned(), "1: Sigmoid 1".to_owned()])]);
+}
+
+#[test]
 fn a_model_and_its_tensors_apart_are_the_model_again() {
     let dir = tempfile::tempdir().unwrap();
     let mut whole =

@@ -41,6 +41,7 @@ pub(super) fn compare(a: &dyn Archive, b: &dyn Archive) -> OtherDiff {
             diff.metadata.push((key.clone(), texts.map(Option::<&String>::cloned)));
         }
     }
+    companions(a, b, &mut diff);
     match (beyond_tensors(a), beyond_tensors(b)) {
         (None, None) => {}
         (Some((values, root)), None) => {
@@ -52,6 +53,31 @@ pub(super) fn compare(a: &dyn Archive, b: &dyn Archive) -> OtherDiff {
         (Some(va), Some(vb)) => Walk { archives: [a, b], values: [va.0, vb.0] }.run([va.1, vb.1], &mut diff),
     }
     diff
+}
+
+/// Compares what two files of one format have beside tensors: by the facts about them that differ. Where the formats
+/// are not the same, only one of them has a place for it.
+fn companions(a: &dyn Archive, b: &dyn Archive, diff: &mut OtherDiff) {
+    let (Some(x), Some(y)) = (a.companion(), b.companion()) else { return };
+    if x.format() != y.format() || x.same_as(y) {
+        return;
+    }
+    let before = diff.values.len();
+    let (x_details, y_details) = (x.details(), y.details());
+    let of = |details: &[(String, String)], name: &str| -> Vec<String> {
+        details.iter().filter(|(n, _)| n == name).map(|(_, text)| text.clone()).collect()
+    };
+    let mut seen = BTreeSet::new();
+    for (name, _) in x_details.iter().chain(&y_details).filter(|(name, _)| seen.insert(name)) {
+        let texts = [of(&x_details, name), of(&y_details, name)];
+        if texts[0] != texts[1] {
+            diff.values.push((name.clone(), texts.map(|t| t.join("; "))));
+        }
+    }
+    if diff.values.len() == before {
+        // Nothing that the facts show: an attribute, a name in between.
+        diff.values.push((String::new(), [x.summary(), format!("{} that is another", y.summary())]));
+    }
 }
 
 /// The values of an archive and their root, unless they are a mapping from names to tensors and so say nothing
