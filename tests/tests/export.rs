@@ -348,7 +348,23 @@ fn sentences_are_pooled_as_the_folder_says() {
             "pooling": names, "normalize": normalize,
         }));
     }
-    compare(&tasks);
+    // The judge finds another way to pool, and another activation.
+    let mut wrong = tasks[0].clone();
+    wrong["pooling"] = json!(["mean"]);
+    let text = std::fs::read_to_string(root.path().join("config.json")).unwrap();
+    let other = text.replacen("\"hidden_act\": \"gelu\"", "\"hidden_act\": \"gelu_new\"", 1);
+    assert_ne!(text, other);
+    std::fs::write(root.path().join("config.json"), other).unwrap();
+    let near = write(root.path(), "other.onnx", &json!({ "task": "feature-extraction" })).unwrap();
+    std::fs::write(root.path().join("config.json"), text).unwrap();
+    let near = json!({
+        "class": "BertModel", "folder": root.path(), "onnx": near, "task": "feature-extraction",
+    });
+    tasks.extend([wrong, near]);
+    let lines = lines_of("export_judge.py", "judge", &tasks);
+    let (right, wrong) = lines.split_at(chosen.len());
+    assert!(right.len() == 7 && faults(right).is_empty(), "{:#?}", faults(right));
+    assert_eq!(faults(wrong).len(), 2, "{wrong:?}");
 }
 
 /// The same model and options give the same bytes, and every node has a name of its own.

@@ -282,3 +282,119 @@ fn the_builder_says_what_is_wrong_and_where() {
     assert_eq!(signature(&graph.output), ["y [batch, 3]", "z [batch, 3]"]);
     assert_eq!(graph.node.last().unwrap().op_type.as_deref(), Some("Identity"));
 }
+
+/// Whatever a config says, there is a graph or an error, and soon.
+#[test]
+fn no_config_makes_a_panic_or_a_long_wait() {
+    let odd = [
+        json!(null),
+        json!(0),
+        json!(1),
+        json!(3),
+        json!(-1),
+        json!(0.5),
+        json!(1e308),
+        json!(u64::MAX),
+        json!(1u64 << 31),
+        json!(true),
+        json!("x"),
+        json!([]),
+        json!([1, "x"]),
+        json!({}),
+        json!({ "a": { "b": 1 } }),
+    ];
+    let llama_like = |family: &str, class: &str, over: Json| {
+        let mut config = llama(json!({ "model_type": family, "architectures": [class] }));
+        extend(&mut config, over);
+        config
+    };
+    let configs = [
+        bert(
+            "BertForMaskedLM",
+            json!({ "tie_word_embeddings": true, "hidden_act": "gelu", "layer_norm_eps": 1e-5 }),
+        ),
+        json!({
+            "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 20, "n_embd": 8, "n_layer": 1,
+            "n_head": 2, "n_positions": 16, "n_inner": 12, "layer_norm_epsilon": 1e-5, "scale_attn_weights": true,
+            "scale_attn_by_inverse_layer_idx": true, "activation_function": "gelu_new",
+        }),
+        json!({
+            "model_type": "distilbert", "architectures": ["DistilBertForSequenceClassification"], "vocab_size": 20,
+            "dim": 8, "n_layers": 1, "n_heads": 2, "hidden_dim": 12, "max_position_embeddings": 16, "num_labels": 2,
+            "id2label": { "0": "a", "1": "b" },
+        }),
+        llama_like("mistral", "MistralForCausalLM", json!({ "sliding_window": 4, "head_dim": 4 })),
+        llama_like(
+            "qwen2",
+            "Qwen2ForCausalLM",
+            json!({
+                "use_sliding_window": true, "sliding_window": 4, "max_window_layers": 1,
+                "layer_types": ["full_attention", "sliding_attention"], "tie_word_embeddings": true,
+            }),
+        ),
+        llama_like(
+            "llama",
+            "LlamaForSequenceClassification",
+            json!({
+                "pad_token_id": 0, "num_labels": 2, "attention_bias": false, "rope_scaling": {
+                    "rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 8, "beta_fast": 32,
+                },
+            }),
+        ),
+        llama_like(
+            "llama",
+            "LlamaForCausalLM",
+            json!({ "rope_parameters": {
+            "rope_type": "longrope", "rope_theta": 10.0, "short_factor": [1.0, 2.0], "long_factor": [1.0, 2.0],
+            "original_max_position_embeddings": 8, "attention_factor": 1.0,
+        } }),
+        ),
+        llama_like(
+            "llama",
+            "LlamaForCausalLM",
+            json!({ "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 10.0, "factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+        } }),
+        ),
+        llama_like(
+            "llama",
+            "LlamaForCausalLM",
+            json!({ "rope_parameters": { "rope_type": "dynamic", "factor": 2.0 } }),
+        ),
+    ];
+    let (mut graphs, mut errors) = (0, 0);
+    let mut attempt = |folder: &Path, config: &Json| {
+        std::fs::write(folder.join("config.json"), config.to_string()).unwrap();
+        let Ok(model) = ModelLoader::new(folder).report_only().load() else { return };
+        for (task, opset) in [(None, 17), (Some(Task::TextGenerationWithPast), 26)] {
+            let options = with(|o| (o.task, o.opset) = (task, opset));
+            match export(&model, &options) {
+                Ok(_) => graphs += 1,
+                Err(error) => {
+                    assert!(!error.message().is_empty());
+                    errors += 1;
+                }
+            }
+        }
+    };
+    for config in &configs {
+        let made = folder(config, 0.1);
+        let model = load(made.path());
+        export(&model, &ExportOptions::default()).unwrap_or_else(|e| panic!("{config}: {e}"));
+        let keys: Vec<String> = config.as_object().unwrap().keys().cloned().collect();
+        for (key, value) in keys.iter().flat_map(|k| odd.iter().map(move |v| (k, v))) {
+            let mut changed = config.clone();
+            changed[key.as_str()] = value.clone();
+            attempt(made.path(), &changed);
+            for inner in ["rope_scaling", "rope_parameters"] {
+                let Some(rope) = config[inner].as_object().filter(|_| key == inner) else { continue };
+                for part in rope.keys() {
+                    let mut changed = config.clone();
+                    changed[inner][part.as_str()] = value.clone();
+                    attempt(made.path(), &changed);
+                }
+            }
+        }
+    }
+    assert!(graphs > 500 && errors > 500, "{graphs} graphs, {errors} errors");
+}
