@@ -9,6 +9,7 @@ use std::fs;
 const CRATES: &[(&str, &str)] = &[
     ("weighbridge-formats", "crates/formats"),
     ("weighbridge-model", "crates/model"),
+    ("weighbridge-export", "crates/export"),
     ("weighbridge", "crates/weighbridge"),
 ];
 
