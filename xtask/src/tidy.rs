@@ -237,7 +237,9 @@ fn golden(folder: &Path) -> Outcome<Faults> {
     for path in crate::command::files_below(folder)? {
         let known = dumped.contains(&path) || dumps.contains(&path);
         let script = path.extension().is_some_and(|e| e == "py" || e == "pyc" || e == "md");
-        if !known && !script {
+        // The external data of a model are in the model's own dump.
+        let external = path.extension().is_some_and(|e| e == "data");
+        if !known && !script && !external {
             faults.push(format!("{shown}: {} has no dump", path.strip_prefix(folder)?.display()));
         }
     }

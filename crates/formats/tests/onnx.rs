@@ -476,7 +476,7 @@ fn a_conversion_keeps_the_graph_or_says_that_it_does_not() {
 #[test]
 fn graphs_that_differ_are_told() {
     let (bytes, mut other) = base();
-    let a = open(bytes.clone()).unwrap();
+    let a = open(bytes).unwrap();
     let found = |other: &ModelProto| {
         let b = open(other.encode_to_vec()).unwrap();
         weighbridge_formats::diff(&*a, &*b, &Default::default()).unwrap().other.values

@@ -266,9 +266,9 @@ def external():
     b = numpy.arange(7, dtype=numpy.int16).reshape(7, 1)
     first = b"before" + a.tobytes() + b"--" + b.tobytes() + b"behind"
     whole = numpy.arange(9, dtype=numpy.uint8)
-    with open(os.path.join(folder, "weights.bin"), "wb") as file:
+    with open(os.path.join(folder, "weights.data"), "wb") as file:
         file.write(first)
-    with open(os.path.join(folder, "parts", "whole.bin"), "wb") as file:
+    with open(os.path.join(folder, "parts", "whole.data"), "wb") as file:
         file.write(whole.tobytes())
 
     def tensor(name, array, **entries):
@@ -280,9 +280,9 @@ def external():
 
     sha1 = hashlib.sha1(first).hexdigest()
     tensors = [
-        tensor("a", a, location="weights.bin", offset=6, length=20, checksum=sha1),
-        tensor("b", b, location="weights.bin", offset=28, length=14, checksum=sha1),
-        tensor("whole", whole, location="parts/whole.bin"),
+        tensor("a", a, location="weights.data", offset=6, length=20, checksum=sha1),
+        tensor("b", b, location="weights.data", offset=28, length=14, checksum=sha1),
+        tensor("whole", whole, location="parts/whole.data"),
         numpy_helper.from_array(numpy.array([3.5]), "inside"),
     ]
     save("external/model.onnx", model_of(tensors))
