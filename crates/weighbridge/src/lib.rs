@@ -40,6 +40,8 @@ use std::path::Path;
 
 use weighbridge_formats as formats;
 
+#[cfg(feature = "onnx")]
+pub use formats::backends::onnx;
 #[cfg(feature = "torch")]
 pub use formats::backends::torch::script as torchscript;
 #[cfg(feature = "pickle")]
@@ -49,10 +51,10 @@ pub use formats::value;
 pub use formats::words;
 pub use formats::write;
 pub use formats::{
-    Archive, Confidence, ConvertOptions, ConvertReport, DType, Data, Deserializer, DiffOptions, DiffReport,
-    Error, ErrorKind, Format, FormatInfo, Limits, MemoryArchive, Metadata, Note, NoteKind, Probe, ReadAt,
-    ReadOptions, Registry, Result, Serializer, Shape, Source, StorageInfo, Tensor, TensorDiff, TensorInfo,
-    Value, ValueDiff, ValueId, Values, ValuesPolicy, View, WriteOptions, diff,
+    Archive, Companion, Confidence, ConvertOptions, ConvertReport, DType, Data, Deserializer, DiffOptions,
+    DiffReport, Error, ErrorKind, Format, FormatInfo, Limits, MemoryArchive, Metadata, Note, NoteKind, Probe,
+    ReadAt, ReadOptions, Registry, Result, Serializer, Shape, Source, StorageInfo, Tensor, TensorDiff,
+    TensorInfo, Value, ValueDiff, ValueId, Values, ValuesPolicy, View, WriteOptions, diff,
 };
 pub use write::Observer;
 
