@@ -71,8 +71,13 @@ fn as_declared(mut array: Array, dtype: Option<DType>) -> Array {
 }
 
 /// Cases of onnx 1.16 whose outputs are wrong: sums of int8 products wrapped where they saturate, windows past the
-/// margin counted, and bfloat16 cut off where it is rounded. ONNX Runtime 1.31 gives what is given here.
+/// margin counted, bfloat16 cut off where it is rounded, and floats past 4 bits clipped where the low bits stay. ONNX
+/// Runtime 1.31, and for what it covers onnx 1.23, give what is given here.
 const MISTAKEN: &[&str] = &[
+    "test_cast_FLOAT16_to_INT4",
+    "test_cast_FLOAT16_to_UINT4",
+    "test_cast_FLOAT_to_INT4",
+    "test_cast_FLOAT_to_UINT4",
     "test_cast_FLOAT_to_BFLOAT16",
     "test_castlike_FLOAT_to_BFLOAT16",
     "test_castlike_FLOAT_to_BFLOAT16_expanded",
@@ -160,7 +165,7 @@ fn run(kind: &str) -> (usize, usize) {
 
 #[test]
 fn every_operator_gives_what_the_standard_says_or_is_refused() {
-    assert_eq!(run("node"), (958, 316));
+    assert_eq!(run("node"), (954, 316));
 }
 
 #[test]

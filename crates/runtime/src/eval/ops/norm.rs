@@ -213,7 +213,8 @@ pub(super) fn lp(cx: &Cx, call: &Call<'_>) -> Result<Vec<Tensor>> {
             let sum: f64 =
                 (0..size).map(|k| f64::from(out[at(k)])).map(|x| if p == 1 { x.abs() } else { x * x }).sum();
             let norm = if p == 1 { sum } else { sum.sqrt() };
-            for k in 0..size {
+            // A line of zeros stays one.
+            for k in (0..size).filter(|_| norm != 0.0) {
                 out[at(k)] = (f64::from(out[at(k)]) / norm) as f32;
             }
         }

@@ -292,17 +292,9 @@ pub(super) fn cast_to(cx: &Cx, x: &Tensor, to: Elem, saturate: bool) -> Result<T
         Elem::U32 => to!(u32, U32),
         Elem::U64 => to!(u64, U64),
         Elem::Bool => Data::Bool(each!(x.data(), v => v.iter().map(|x| Held::to_f64(*x) != 0.0).collect())),
-        // Floats to 4 bits saturate; integers keep their low bits.
+        // Of numbers past 4 bits the low ones stay, of floats as of integers.
         Elem::U4 | Elem::I4 => {
-            let wide: Vec<i64> = match x.data() {
-                Data::F32(_) | Data::F64(_) => {
-                    let (low, high) = if to == Elem::U4 { (0.0, 15.0) } else { (-8.0, 7.0) };
-                    let clamp = |x: f64| libm::rint(x).clamp(low, high) as i64;
-                    each!(x.data(), v => v.iter().map(|x| clamp(Held::to_f64(*x))).collect())
-                }
-                Data::Bool(v) => v.iter().map(|&b| b.into()).collect(),
-                _ => x.integers()?,
-            };
+            let Data::I64(wide) = to!(i64, I64) else { return Err(Error::malformed("a cast")) };
             match to {
                 Elem::U4 => Data::U8(wide.iter().map(|&x| (x & 15) as u8).collect()),
                 _ => Data::I8(wide.iter().map(|&x| ((x as i8) << 4) >> 4).collect()),
