@@ -7,13 +7,13 @@ use weighbridge_formats::{DType, Result};
 
 use crate::graph::{GraphBuilder, Value};
 
-/// What is added to the score of a place that is masked.
+/// What is added to the score of a place that is masked: half of the range, so that no score takes the sum beyond it, and
+/// that no runtime takes it for the lowest number, which ONNX Runtime's attention treats as a place that is not there.
 pub(crate) fn masked(dtype: DType) -> f64 {
     match dtype {
-        // Half of the range, so that no score takes the sum beyond it.
         DType::F16 => -32_752.0,
-        DType::Bf16 => f64::from(half::bf16::MIN),
-        _ => f64::from(f32::MIN),
+        DType::Bf16 => f64::from(half::bf16::MIN) / 2.0,
+        _ => f64::from(f32::MIN) / 2.0,
     }
 }
 
