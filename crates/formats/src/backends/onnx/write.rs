@@ -39,7 +39,10 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
 fn plain<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePlan<'a>> {
     let types: Vec<DataType> = archive.tensors().iter().map(data_type).collect::<Result<_>>()?;
     let (ir_version, opset) = versions(&types);
-    let mut notes: Vec<Note> = flat::stored_twice(archive).map(Note::changed).into_iter().collect();
+    let what = "the model has the tensors as initializers, and no nodes that compute with them: \
+                `weighbridge export` makes a graph from a config and weights";
+    let mut notes = vec![Note::info(what)];
+    notes.extend(flat::stored_twice(archive).map(Note::changed));
     notes.extend(flat::flags_left_out(archive.tensors()).map(Note::info));
     let entry =
         |(key, value): (String, String)| StringStringEntryProto { key: Some(key), value: Some(value) };
