@@ -36,6 +36,9 @@ pub(crate) enum Code {
 /// instructions that every processor does for several numbers at once.
 const ROUND: f32 = 12_582_912.0;
 
+/// The largest block.
+const MOST: usize = 256;
+
 fn nearest(x: f32) -> f32 {
     (x + ROUND) - ROUND
 }
@@ -55,22 +58,23 @@ impl Code {
     fn encode(self, row: &[f32], out: &mut [u8]) {
         match self {
             Self::Int8 => {
-                let scale = int8_scale(row);
-                let by = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-                for (out, x) in out.iter_mut().zip(row) {
-                    *out = (nearest(x * by).clamp(-127.0, 127.0) as i8).cast_unsigned();
+                let by = inverse(int8_scale(row));
+                for (out, &x) in out.iter_mut().zip(row) {
+                    *out = nearest(x * by).clamp(-127.0, 127.0) as i32 as u8;
                 }
             }
             Self::Int8Scale(dtype) => put(dtype, int8_scale(row), out),
             Self::Int4 { block } => {
                 let block = block as usize;
+                let mut codes = [8; MOST];
                 for (out, row) in out.chunks_exact_mut(block / 2).zip(row.chunks(block)) {
-                    let scale = int4_scale(row);
-                    let by = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-                    let code = |x: f32| (nearest(x * by) + 8.0).clamp(0.0, 15.0) as u8;
-                    out.fill(0x88);
-                    for (out, pair) in out.iter_mut().zip(row.chunks(2)) {
-                        *out = code(pair[0]) | pair.get(1).map_or(8, |&x| code(x)) << 4;
+                    let by = inverse(int4_scale(row));
+                    codes[row.len()..block].fill(8);
+                    for (code, &x) in codes.iter_mut().zip(row) {
+                        *code = (nearest(x * by) + 8.0).clamp(0.0, 15.0) as i32 as u8;
+                    }
+                    for (out, [low, high]) in out.iter_mut().zip(codes.as_chunks().0) {
+                        *out = low | high << 4;
                     }
                 }
             }
@@ -84,12 +88,24 @@ impl Code {
     }
 }
 
+/// The bits of the largest magnitude. Those of a float without its sign are ordered as the numbers are, with infinities
+/// and NaNs above them all; and whole numbers are compared several at once, which floats in their order are not.
+fn largest(row: &[f32]) -> u32 {
+    row.iter().fold(0, |most, x| most.max(x.to_bits() & 0x7fff_ffff))
+}
+
 fn int8_scale(row: &[f32]) -> f32 {
-    row.iter().fold(0.0_f32, |most, x| most.max(x.abs())) / 127.0
+    f32::from_bits(largest(row)) / 127.0
 }
 
 fn int4_scale(block: &[f32]) -> f32 {
-    block.iter().fold(0.0_f32, |most, &x| if x.abs() > most.abs() { x } else { most }) / -8.0
+    let most = f32::from_bits(largest(block));
+    if block.contains(&most) { most / -8.0 } else { most / 8.0 }
+}
+
+/// What numbers are multiplied by to become codes; a scale of zero has only zeros.
+fn inverse(scale: f32) -> f32 {
+    if scale == 0.0 { 0.0 } else { 1.0 / scale }
 }
 
 fn put(dtype: DType, scale: f32, out: &mut [u8]) {
@@ -130,8 +146,7 @@ impl ReadAt for Coded<'_> {
         }
         let mut whole = vec![0; width as usize];
         self.rows.each(offset / width, end.div_ceil(width), |row, floats| {
-            // The sum is finite unless a number is not: 0 times an infinity, or a NaN, is a NaN.
-            if floats.iter().map(|x| x * 0.0).sum::<f32>() != 0.0 {
+            if largest(floats) >= f32::INFINITY.to_bits() {
                 let at = floats.iter().position(|x| !x.is_finite()).unwrap_or_default();
                 let what = format!("row {row} has {} at column {at}, which has no scale", floats[at]);
                 return Err(Error::unsupported(what).with_hint("export without quantization"));
