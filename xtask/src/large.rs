@@ -1,9 +1,10 @@
 //! `cargo xtask large [--gib N] [--release]`: conversions of files larger than memory may be, within 128 MiB.
 //!
 //! A sparse safetensors file of N GiB (20 unless told otherwise) of F32 is cast to F16, directly and by way of an ONNX
-//! model and of a torch file; and 1.5 GiB without holes go to torch and back. The command runs under
-//! `prlimit --data=134217728`, which bounds private memory whatever is mapped. What is written is then looked at: its length, and the numbers at the
-//! ends of its tensors, or all of it. The engine leaves holes where all is zero, so the sparse conversions take little
+//! model and of a torch file; 1.5 GiB without holes go to torch and back; and the 1.6 GiB of a network's weights become
+//! graphs in F32, F16 and with eight bits. The command runs under `prlimit --data=134217728`, which bounds private memory
+//! whatever is mapped. What is written is then looked at: its length, and the numbers at the ends of its tensors, or all
+//! of it. The engine leaves holes where all is zero, so the sparse conversions take little
 //! disk on a file system that has holes; it wants room for the whole file all the same.
 
 use crate::Outcome;
@@ -66,9 +67,65 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     if let Some(at) = first_difference(&full, &back, bytes)? {
         return Err(format!("1.5 GiB came back with another byte in the MiB at {at} from the end").into());
     }
+    fs::remove_file(&bin)?;
+    fs::remove_file(&back)?;
+    fs::remove_file(&full)?;
+    room(work, 4 * bytes)?;
+    export(&weighbridge, work)?;
     println!(
-        "large: {gib} GiB cast, from safetensors, ONNX and torch, 1.5 GiB there and back, each within 128 MiB of private memory"
+        "large: {gib} GiB cast, from safetensors, ONNX and torch, 1.5 GiB there and back, 1.6 GiB as graphs, each within 128 MiB of private memory"
     );
+    Ok(())
+}
+
+/// Rows and columns of a matrix of the network: 400 MiB, a multiple of every page.
+const SIDE: u64 = 10_240;
+
+/// Exports a network of 1.6 GiB. What is written has the lengths of what it must hold, and a graph in F32 holds the very
+/// bytes.
+fn export(weighbridge: &Path, work: &Path) -> Outcome {
+    let model = work.join("network");
+    fs::create_dir_all(&model)?;
+    let used = SIDE * SIDE * 4;
+    let layer = |i| format!(r#"{{"type":"Linear","name":"layer.{i}"}}"#);
+    let layers: Vec<String> = (0..TENSORS).map(layer).collect();
+    let config = format!(
+        r#"{{"model_type":"layers","inputs":[{{"name":"x","shape":["batch",{SIDE}]}}],"layers":[{}]}}"#,
+        layers.join(",")
+    );
+    fs::write(model.join("config.json"), config)?;
+    let weights = model.join("model.safetensors");
+    let mut file = File::create(&weights)?;
+    file.write_all(&header(TENSORS * used, &format!("{SIDE},{SIDE}")))?;
+    // Numbers of either sign between 1/32 and 1/16, which every dtype and every scale can hold.
+    let number = |word: u64| word & 0x807f_ffff_807f_ffff | 0x3d00_0000_3d00_0000;
+    random(&mut file, TENSORS * used, number)?;
+    drop(file);
+    for (name, options, least) in [
+        ("f32", &[][..], TENSORS * used),
+        ("f16", &["--dtype", "f16"], TENSORS * used / 2),
+        ("int8", &["--quantize", "int8"], TENSORS * (used / 4 + SIDE * 4)),
+    ] {
+        let out = model.join(format!("{name}.onnx"));
+        let always = ["--external-data", "always"];
+        bounded(
+            weighbridge,
+            &[&["export", "onnx", path(&model), path(&out)], options, &always].concat(),
+            used * TENSORS,
+        )?;
+        let data = model.join(format!("{name}.onnx.data"));
+        let length = fs::metadata(&data)?.len();
+        // What aligns a tensor is less than a page.
+        if !(least..least + 2 * TENSORS * 4096).contains(&length) {
+            return Err(format!("{}: {length} bytes, and at least {least} are wanted", data.display()).into());
+        }
+        if name == "f32"
+            && let Some(at) = first_difference(&weights, &data, least)?
+        {
+            return Err(format!("the graph's weights differ in the MiB at {at} from the end").into());
+        }
+        fs::remove_file(&data)?;
+    }
     Ok(())
 }
 
@@ -95,15 +152,14 @@ fn path(path: &Path) -> &str {
     path.to_str().unwrap_or_default()
 }
 
-/// A safetensors header of F32 tensors of one length, with the length before it.
-fn header(bytes: u64) -> Vec<u8> {
+/// A safetensors header of F32 tensors of one shape and length, with the length before it.
+fn header(bytes: u64, shape: &str) -> Vec<u8> {
     let each = bytes / TENSORS;
     let entries: Vec<String> = (0..TENSORS)
         .map(|i| {
             let (begin, end) = (i * each, (i + 1) * each);
             format!(
-                r#""layer.{i}.weight":{{"dtype":"F32","shape":[{}],"data_offsets":[{begin},{end}]}}"#,
-                each / 4
+                r#""layer.{i}.weight":{{"dtype":"F32","shape":[{shape}],"data_offsets":[{begin},{end}]}}"#
             )
         })
         .collect();
@@ -124,7 +180,7 @@ fn place(mark: u64, elements: u64) -> u64 {
 }
 
 fn make_sparse(path: &Path, bytes: u64) -> Outcome {
-    let head = header(bytes);
+    let head = header(bytes, &(bytes / TENSORS / 4).to_string());
     let mut file = File::create(path)?;
     file.write_all(&head)?;
     file.set_len(head.len() as u64 + bytes)?;
@@ -137,7 +193,12 @@ fn make_sparse(path: &Path, bytes: u64) -> Outcome {
 
 fn make_full(path: &Path, bytes: u64) -> Outcome {
     let mut file = File::create(path)?;
-    file.write_all(&header(bytes))?;
+    file.write_all(&header(bytes, &(bytes / TENSORS / 4).to_string()))?;
+    random(&mut file, bytes, |word| word)
+}
+
+/// Random bytes, eight of them at a time as `number` makes them.
+fn random(file: &mut File, bytes: u64, number: impl Fn(u64) -> u64) -> Outcome {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
     let mut block = vec![0; 1 << 20];
     for _ in 0..bytes >> 20 {
@@ -145,7 +206,7 @@ fn make_full(path: &Path, bytes: u64) -> Outcome {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            word.copy_from_slice(&state.to_le_bytes());
+            word.copy_from_slice(&number(state).to_le_bytes());
         }
         file.write_all(&block)?;
     }
@@ -166,8 +227,13 @@ fn room(folder: &Path, bytes: u64) -> Outcome {
 }
 
 fn convert(weighbridge: &Path, arguments: &[&str], bytes: u64) -> Outcome {
+    bounded(weighbridge, &[&["convert"], arguments].concat(), bytes)
+}
+
+/// Runs the command under the bound.
+fn bounded(weighbridge: &Path, arguments: &[&str], bytes: u64) -> Outcome {
     let mut limited = command("prlimit", &[MEMORY]);
-    limited.arg(weighbridge).arg("convert").args(arguments).args(["--no-fsync", "--quiet", "--force"]);
+    limited.arg(weighbridge).args(arguments).args(["--no-fsync", "--quiet", "--force"]);
     println!("{}", spelled(&limited));
     let start = Instant::now();
     crate::command::run(limited)?;
