@@ -5,6 +5,7 @@ mod checkpoint;
 mod convert;
 mod diff;
 mod errors;
+mod export;
 mod generated;
 mod inspect;
 mod model;
