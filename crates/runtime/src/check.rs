@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use weighbridge_formats::{DType, Error, Result};
 
+use crate::array::Array;
 use crate::compare::{Difference, Tolerance, compare};
 use crate::eval::{Arrays, EvaluateOptions, Graph, Port, Size};
 use crate::generate::{GenerateOptions, Sizes, generate};
@@ -139,18 +140,7 @@ pub fn check(path: impl AsRef<Path>, options: &CheckOptions) -> Result<CheckRepo
             )
         })?),
     };
-    let inputs: Vec<Arrays> = match &options.inputs {
-        Some(inputs) => vec![inputs.clone()],
-        None => {
-            let rounds =
-                if options.rounds.is_empty() { rounds_of(session.inputs()) } else { options.rounds.clone() };
-            let made = rounds.into_iter().zip(options.seed..).map(|(sizes, seed)| {
-                let generate_options = GenerateOptions { seed, sizes, vocabulary: options.vocabulary };
-                generate(graph.as_ref(), session.inputs(), &generate_options)
-            });
-            made.collect::<Result<_>>()?
-        }
-    };
+    let inputs = inputs_of(graph.as_ref(), &session, options)?;
     let tolerance = options.tolerance.unwrap_or_else(|| tolerance_of(graph.as_ref(), &session));
     let mut rounds = Vec::with_capacity(inputs.len());
     for inputs in inputs {
@@ -166,22 +156,87 @@ pub fn check(path: impl AsRef<Path>, options: &CheckOptions) -> Result<CheckRepo
             (None, Some(outputs)) => (outputs.clone(), None),
             (None, None) => return Err(Error::invalid_options("nothing to compare with")),
         };
-        let mut outputs = Vec::new();
-        for port in session.outputs() {
-            let Some(reference) = wanted.get(&port.name) else { continue };
-            let array = got.get(&port.name);
-            let array = array.ok_or_else(|| Error::not_found("the output").with_tensor(&port.name))?;
-            let difference = compare(array, reference, tolerance).map_err(|e| e.with_tensor(&port.name))?;
-            let (name, shape) = (port.name.clone(), array.shape.clone());
-            outputs.push(OutputCheck { name, dtype: array.dtype, shape, difference });
-        }
-        if outputs.is_empty() {
-            return Err(Error::mismatch("none of the given outputs is one of the model's"));
-        }
+        let outputs = compared(&session, &got, &wanted, tolerance)?;
         let inputs = inputs.into_iter().map(|(name, array)| (name, array.shape)).collect();
         rounds.push(Round { inputs, outputs, runtime_seconds, evaluator_seconds });
     }
     Ok(CheckReport { tolerance, rounds })
+}
+
+/// Runs a model whose weights were narrowed by ONNX Runtime, and says how far what it gives is from what the evaluator
+/// makes of the wide model. Nothing is a failure here: the tolerance of the report is infinite.
+///
+/// Inputs and outputs of the two have the same names and shapes; floats may be narrower in the narrowed model.
+///
+/// # Errors
+/// As [`check`]; those of [`Graph::run`] for the wide model.
+pub fn check_narrowed(
+    path: impl AsRef<Path>,
+    wide: &Graph<'_>,
+    options: &CheckOptions,
+) -> Result<CheckReport> {
+    let mut session = Session::open(path, &options.session)?;
+    let tolerance = Tolerance { absolute: f64::INFINITY, relative: f64::INFINITY };
+    let mut rounds = Vec::new();
+    for inputs in inputs_of(Some(wide), &session, options)? {
+        let begin = Instant::now();
+        let got = widened(session.run(&inputs)?)?;
+        let runtime_seconds = begin.elapsed().as_secs_f64();
+        let begin = Instant::now();
+        let wanted = widened(wide.run(&widened(inputs.clone())?, &options.evaluate)?)?;
+        let evaluator_seconds = Some(begin.elapsed().as_secs_f64());
+        let outputs = compared(&session, &got, &wanted, tolerance)?;
+        let inputs = inputs.into_iter().map(|(name, array)| (name, array.shape)).collect();
+        rounds.push(Round { inputs, outputs, runtime_seconds, evaluator_seconds });
+    }
+    Ok(CheckReport { tolerance, rounds })
+}
+
+/// The inputs that the caller gave, or made-up ones for several rounds.
+fn inputs_of(graph: Option<&Graph<'_>>, session: &Session, options: &CheckOptions) -> Result<Vec<Arrays>> {
+    if let Some(inputs) = &options.inputs {
+        return Ok(vec![inputs.clone()]);
+    }
+    let rounds = if options.rounds.is_empty() { rounds_of(session.inputs()) } else { options.rounds.clone() };
+    let made = rounds.into_iter().zip(options.seed..).map(|(sizes, seed)| {
+        let generate_options = GenerateOptions { seed, sizes, vocabulary: options.vocabulary };
+        generate(graph, session.inputs(), &generate_options)
+    });
+    made.collect()
+}
+
+/// Half-precision floats as f32; everything else as it is.
+fn widened(arrays: Arrays) -> Result<Arrays> {
+    let widen = |(name, array): (String, Array)| {
+        if !matches!(array.dtype, DType::F16 | DType::Bf16) {
+            return Ok((name, array));
+        }
+        let floats: Vec<f32> = array.to_f64()?.into_iter().map(|x| x as f32).collect();
+        Ok((name, Array::of(array.shape, &floats)?))
+    };
+    arrays.into_iter().map(widen).collect()
+}
+
+/// Each of the session's outputs that the reference has too.
+fn compared(
+    session: &Session,
+    got: &Arrays,
+    wanted: &Arrays,
+    tolerance: Tolerance,
+) -> Result<Vec<OutputCheck>> {
+    let mut outputs = Vec::new();
+    for port in session.outputs() {
+        let Some(reference) = wanted.get(&port.name) else { continue };
+        let array = got.get(&port.name);
+        let array = array.ok_or_else(|| Error::not_found("the output").with_tensor(&port.name))?;
+        let difference = compare(array, reference, tolerance).map_err(|e| e.with_tensor(&port.name))?;
+        let (name, shape) = (port.name.clone(), array.shape.clone());
+        outputs.push(OutputCheck { name, dtype: array.dtype, shape, difference });
+    }
+    if outputs.is_empty() {
+        return Err(Error::mismatch("none of the given outputs is one of the model's"));
+    }
+    Ok(outputs)
 }
 
 /// What the narrowest float among the weights and outputs explains.

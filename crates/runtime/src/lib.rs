@@ -57,7 +57,7 @@ mod session;
 
 pub use array::{Array, Element};
 #[cfg(feature = "ort")]
-pub use check::{CheckOptions, CheckReport, OutputCheck, Round, check};
+pub use check::{CheckOptions, CheckReport, OutputCheck, Round, check, check_narrowed};
 pub use compare::{Difference, Tolerance, compare};
 pub use eval::{Arrays, EvaluateOptions, Graph, Port, Size, operators, shown};
 pub use generate::{GenerateOptions, Sizes, generate};

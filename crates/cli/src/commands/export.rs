@@ -1,15 +1,17 @@
 //! `weighbridge export`: a graph built from a model's config and weights.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use weighbridge::export::graph::{Dim, Value};
 use weighbridge::export::{Export, ExportOptions, Quantization, Task};
-use weighbridge::model::ModelLoader;
+use weighbridge::model::{Model, ModelLoader};
+use weighbridge::runtime::{CheckOptions, CheckReport, Graph, check, check_narrowed};
 use weighbridge::write::ExecuteOptions;
 use weighbridge::{CastStats, DType, Error, Note, Result, WriteOptions};
 
+use super::check::{report_json, report_text};
 use super::convert::{
     Overflow, cast_json, grave, kept_json, parse_pair, push_casts, push_written, stats_json,
 };
@@ -48,7 +50,7 @@ Examples:
   weighbridge export onnx all-MiniLM-L6-v2 embed.onnx --task sentence-embeddings --dtype f16 --f32-io
   weighbridge export onnx gpt2 decoder.onnx --task text-generation-with-past --quantize int8
   weighbridge export onnx llama llama.onnx --quantize int4 --external-data always
-  weighbridge export onnx bert-base fixed.onnx --batch-size 1 --sequence-length 128
+  weighbridge export onnx bert-base fixed.onnx --batch-size 1 --sequence-length 128 --check
 
 The graph is built from config.json and the names and shapes of the weights; an architecture, a task or an option of
 the config that is not known is an error, and nothing is guessed.")]
@@ -93,6 +95,10 @@ struct Onnx {
     /// Whether the weights are in a file of their own beside the model
     #[arg(long, value_enum, default_value_t = External::Auto)]
     external_data: External,
+    /// Run what was written in ONNX Runtime, and hold it against our own evaluation of the graph; where weights were
+    /// narrowed, against the graph in F32 too
+    #[arg(long)]
+    check: bool,
     /// Add an entry to the model's metadata
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     metadata: Vec<(String, String)>,
@@ -201,18 +207,51 @@ fn onnx(args: &Onnx) -> Result<Exit> {
     drop(progress);
     let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
     let files: Vec<_> = written.files.iter().map(|p| (p.clone(), length(p))).collect();
-    let report =
-        Report { export: &export, files, bytes: written.bytes, seconds: start.elapsed().as_secs_f64() };
+    let seconds = start.elapsed().as_secs_f64();
+    let checks = match (args.check, written.files.last()) {
+        (true, Some(path)) => Some(Checks::run(&model, &export, &args.options()?, path)?),
+        _ => None,
+    };
+    let exit = if checks.as_ref().is_none_or(|c| c.own.passed()) { Exit::Success } else { Exit::Different };
+    let report = Report { export: &export, files, bytes: written.bytes, seconds, checks };
     if args.json {
         output::emit(format!("{}\n", report.json()).as_bytes())?;
     } else if args.quiet {
         let mut out = String::new();
         output::push_notes(&mut out, &grave(&export.notes));
+        if exit != Exit::Success {
+            report.push_checks(&mut out);
+        }
         eprint!("{out}");
     } else {
         output::emit(report.text().as_bytes())?;
     }
-    Ok(Exit::Success)
+    Ok(exit)
+}
+
+/// What ONNX Runtime makes of an export.
+struct Checks {
+    /// Beside the evaluator, on the same file.
+    own: CheckReport,
+    /// Beside the evaluator on the graph in F32, where weights were narrowed.
+    wide: Option<CheckReport>,
+}
+
+impl Checks {
+    fn run(model: &Model, export: &Export<'_>, options: &ExportOptions, path: &Path) -> Result<Self> {
+        let choices = CheckOptions::default();
+        let own = check(path, &choices)?;
+        let graph = export.model.graph.as_ref();
+        let narrow = |t: &weighbridge::TensorInfo| t.dtype() != DType::F32;
+        if graph.is_none() || !export.weights.tensors().iter().any(narrow) {
+            return Ok(Self { own, wide: None });
+        }
+        let mut options = options.clone();
+        (options.dtype, options.compute, options.quantize) = (DType::F32, None, None);
+        let wide = weighbridge::export::export(model, &options)?;
+        let graph = Graph::new(&wide.model, wide.weights)?;
+        Ok(Self { own, wide: Some(check_narrowed(path, &graph, &choices)?) })
+    }
 }
 
 /// What was written, and how.
@@ -221,9 +260,21 @@ struct Report<'r> {
     files: Vec<(PathBuf, u64)>,
     bytes: u64,
     seconds: f64,
+    checks: Option<Checks>,
 }
 
 impl Report<'_> {
+    fn push_checks(&self, out: &mut String) {
+        let Some(checks) = &self.checks else { return };
+        let _ = writeln!(out, "check   ONNX Runtime beside our evaluation of the graph");
+        out.push_str(&report_text(&checks.own));
+        for o in checks.wide.iter().flat_map(CheckReport::outputs) {
+            let (name, d) = (output::one_line(&o.name), &o.difference);
+            let apart = format!("differs by {:.1e} at most, cosine {:.6}", d.absolute, d.cosine);
+            let _ = writeln!(out, "narrow  {name} {:?} beside the graph in F32: {apart}", o.shape);
+        }
+    }
+
     fn notes(&self) -> Vec<Note> {
         let mut notes = self.export.notes.clone();
         notes.sort_by_key(|n| n.kind);
@@ -262,6 +313,8 @@ impl Report<'_> {
             "cast_total": stats_json(&total),
             "kept_wide": kept_json(&self.export.kept_wide),
             "notes": output::notes_json(&self.notes()),
+            "check": self.checks.as_ref().map(|c| report_json(&c.own)),
+            "beside_f32": self.checks.as_ref().and_then(|c| c.wide.as_ref()).map(report_json),
             "seconds": self.seconds,
         })
     }
@@ -281,6 +334,7 @@ impl Report<'_> {
         push_written(&mut out, "onnx", numbers, self.seconds, &self.files);
         let (casts, total) = self.casts();
         push_casts(&mut out, &casts, &total, &self.export.kept_wide);
+        self.push_checks(&mut out);
         output::push_notes(&mut out, &self.notes());
         out
     }
