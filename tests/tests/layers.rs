@@ -3,10 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
-use weighbridge::WriteOptions;
-use weighbridge::export::{ExportOptions, Quantization, Task, export};
+use weighbridge::export::{ExportOptions, HASH, Quantization, Task, export};
 use weighbridge::model::ModelLoader;
 use weighbridge::write::ExecuteOptions;
+use weighbridge::{WriteOptions, logical};
 use weighbridge_tests::{faults, lines_of, workspace};
 
 fn write(folder: &Path, out: &Path, options: &ExportOptions) {
@@ -53,6 +53,10 @@ fn quantized_weights_come_back_and_outputs_stay_near() {
         options.quantize = Some(form.parse::<Quantization>().unwrap());
         write(&model, &narrow, &options);
         let weights = model.join("model.safetensors");
+        let read = weighbridge::open(&narrow).unwrap();
+        let stated = read.metadata().iter().find(|(key, _)| key == HASH).map(|(_, hash)| hash.as_str());
+        let (hash, _) = logical::hash_archive(&*read, None).unwrap();
+        assert_eq!(stated, Some(&*logical::hex(&hash)), "the hash in the file is that of its weights");
         tasks.push(json!({ "wide": wide, "narrow": narrow, "weights": weights, "form": form }));
     }
     let lines = lines_of("layers.py", "quantized", &tasks);

@@ -44,6 +44,7 @@ use weighbridge_formats as formats;
 pub use formats::backends::onnx;
 #[cfg(feature = "torch")]
 pub use formats::backends::torch::script as torchscript;
+pub use formats::logical;
 #[cfg(feature = "pickle")]
 pub use formats::pickle;
 pub use formats::transform::{self, CastStats, KeptWide, OnOverflow, Precision, TensorCast};
