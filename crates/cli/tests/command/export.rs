@@ -94,3 +94,13 @@ fn what_is_not_known_is_an_error_that_names_what_is() {
     assert!(error.contains("config.json"), "{error}");
     assert!(!std::path::Path::new(&out).exists());
 }
+
+#[test]
+#[cfg(not(feature = "tch"))]
+fn a_program_for_torch_needs_a_build_with_libtorch() {
+    let (folder, path) = network(LAYERS);
+    let out = folder.path("net.pt");
+    let error = run(&["export", "torchscript", &path, &out, "--json"]).expect(2).stderr;
+    assert!(error.contains("format_disabled") && error.contains("feature `tch`"), "{error}");
+    assert!(!std::path::Path::new(&out).exists());
+}

@@ -1,4 +1,4 @@
-//! `weighbridge export`: a graph built from a model's config and weights.
+//! `weighbridge export onnx`: a graph built from a model's config and weights.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -11,37 +11,12 @@ use weighbridge::runtime::{CheckOptions, CheckReport, Graph, check, check_narrow
 use weighbridge::write::ExecuteOptions;
 use weighbridge::{CastStats, DType, Error, Note, Result, WriteOptions};
 
-use super::check::{report_json, report_text};
-use super::convert::{
-    Overflow, cast_json, grave, kept_json, parse_pair, push_casts, push_written, stats_json,
-};
+use super::Common;
+use crate::commands::check::{report_json, report_text};
+use crate::commands::convert::{cast_json, grave, kept_json, push_casts, push_written, stats_json};
 use crate::exit::Exit;
 use crate::output;
 use crate::progress::Progress;
-
-#[derive(clap::Args)]
-#[command(after_help = "\
-Examples:
-  weighbridge export onnx bert-base model.onnx
-  weighbridge export onnx --help")]
-pub(crate) struct Args {
-    #[command(subcommand)]
-    target: Target,
-}
-
-#[derive(clap::Subcommand)]
-enum Target {
-    /// An ONNX graph, built without Python or tracing; weights are streamed
-    Onnx(Box<Onnx>),
-}
-
-impl Args {
-    pub(crate) fn json(&self) -> bool {
-        match &self.target {
-            Target::Onnx(args) => args.json,
-        }
-    }
-}
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -54,29 +29,14 @@ Examples:
 
 The graph is built from config.json and the names and shapes of the weights; an architecture, a task or an option of
 the config that is not known is an error, and nothing is guessed.")]
-struct Onnx {
-    /// A model's folder, with its config.json
-    model: PathBuf,
+pub(super) struct Args {
+    #[command(flatten)]
+    pub(super) common: Common,
     /// The file to write; or a folder that is there, for model.onnx in it
     out: PathBuf,
-    /// What the graph computes, as transformers calls its pipelines; else what the config's class does
-    #[arg(long, value_name = "TASK", value_parser = Task::parse)]
-    task: Option<Task>,
     /// The operator set, 17 to the newest
     #[arg(long, value_name = "N")]
     opset: Option<u32>,
-    /// The dtype of the weights, which the graph computes in: f32, f16 or bf16
-    #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
-    dtype: Option<DType>,
-    /// The dtype to compute in, where it is not that of the weights
-    #[arg(long, value_name = "DTYPE", value_parser = parse_dtype)]
-    compute: Option<DType>,
-    /// Keep inputs and outputs f32 whatever the graph computes in
-    #[arg(long)]
-    f32_io: bool,
-    /// What becomes of weights too large for the dtype
-    #[arg(long, value_enum, default_value_t = Overflow::Error)]
-    overflow: Overflow,
     /// Quantize the weights of linear layers: int8 (inputs too, while it runs), int8-weights, int4, or int4:BLOCK
     #[arg(long, value_name = "FORM")]
     quantize: Option<Quantization>,
@@ -99,24 +59,6 @@ struct Onnx {
     /// narrowed, against the graph in F32 too
     #[arg(long)]
     check: bool,
-    /// Add an entry to the model's metadata
-    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
-    metadata: Vec<(String, String)>,
-    /// Do not wait until the files are on the disk
-    #[arg(long)]
-    no_fsync: bool,
-    /// Threads that copy and cast
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: Option<u16>,
-    /// Replace files that exist
-    #[arg(long)]
-    force: bool,
-    /// Print errors, warnings and losses only
-    #[arg(long)]
-    quiet: bool,
-    /// Print the report as one JSON object
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -134,22 +76,17 @@ enum External {
     Never,
 }
 
-fn parse_dtype(text: &str) -> std::result::Result<DType, String> {
-    let known = [DType::F32, DType::F16, DType::Bf16];
-    DType::parse(text).filter(|d| known.contains(d)).ok_or_else(|| "the dtypes are f32, f16, bf16".into())
-}
-
-impl Onnx {
+impl Args {
     fn options(&self) -> Result<ExportOptions> {
         let mut options = ExportOptions::default();
-        options.task = self.task;
+        options.task = self.common.task;
         if let Some(opset) = self.opset {
             options.opset = opset;
         }
-        options.dtype = self.dtype.unwrap_or(options.dtype);
-        options.compute = self.compute;
-        options.f32_io = self.f32_io;
-        options.on_overflow = self.overflow.into();
+        options.dtype = self.common.dtype.unwrap_or(options.dtype);
+        options.compute = self.common.compute;
+        options.f32_io = self.common.f32_io;
+        options.on_overflow = self.common.overflow.into();
         options.quantize = self.quantize;
         let sizes = [
             (Axis::Batch, "batch", self.batch_size),
@@ -163,7 +100,7 @@ impl Onnx {
                     let what = format!("the axis {name} is dynamic, and has a fixed size");
                     return Err(Error::invalid_options(what));
                 }
-                let past = self.task == Some(Task::TextGenerationWithPast);
+                let past = self.common.task == Some(Task::TextGenerationWithPast);
                 if !open.contains(&axis) && size.is_none() && (axis != Axis::Past || past) {
                     let what = format!("the axis {name} is not dynamic, and has no size");
                     return Err(Error::invalid_options(what).with_hint(format!("give its size ({option})")));
@@ -173,24 +110,18 @@ impl Onnx {
         options.batch_size = self.batch_size;
         options.sequence_length = self.sequence_length;
         options.past_sequence_length = self.past_sequence_length;
-        options.metadata.clone_from(&self.metadata);
+        options.metadata.clone_from(&self.common.metadata);
         Ok(options)
     }
 }
 
-pub(crate) fn run(args: &Args) -> Result<Exit> {
-    match &args.target {
-        Target::Onnx(args) => onnx(args),
-    }
-}
-
-fn onnx(args: &Onnx) -> Result<Exit> {
+pub(super) fn run(args: &Args) -> Result<Exit> {
     let start = Instant::now();
-    let progress = Progress::new(args.quiet || args.json);
-    let model = ModelLoader::new(&args.model).load()?;
+    let progress = Progress::new(args.common.quiet || args.common.json);
+    let model = ModelLoader::new(&args.common.model).load()?;
     let export = weighbridge::export::export(&model, &args.options()?).map_err(|e| match e.path() {
         Some(_) => e,
-        None => e.with_path(&args.model),
+        None => e.with_path(&args.common.model),
     })?;
     let mut write = WriteOptions::default();
     write.external_data = match args.external_data {
@@ -199,9 +130,9 @@ fn onnx(args: &Onnx) -> Result<Exit> {
         External::Never => Some(false),
     };
     let mut how = ExecuteOptions::default();
-    how.fsync = !args.no_fsync;
-    how.threads = args.threads.map(usize::from);
-    how.overwrite = args.force;
+    how.fsync = !args.common.no_fsync;
+    how.threads = args.common.threads.map(usize::from);
+    how.overwrite = args.common.force;
     how.observer = Some(&progress);
     let written = export.write(&args.out, write, &how)?;
     drop(progress);
@@ -214,9 +145,9 @@ fn onnx(args: &Onnx) -> Result<Exit> {
     };
     let exit = if checks.as_ref().is_none_or(|c| c.own.passed()) { Exit::Success } else { Exit::Different };
     let report = Report { export: &export, files, bytes: written.bytes, seconds, checks };
-    if args.json {
+    if args.common.json {
         output::emit(format!("{}\n", report.json()).as_bytes())?;
-    } else if args.quiet {
+    } else if args.common.quiet {
         let mut out = String::new();
         output::push_notes(&mut out, &grave(&export.notes));
         if exit != Exit::Success {
