@@ -33,7 +33,7 @@
 //! type with serde as a pickle. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
 //! tokenizer; with it `tokenizers` encodes, and `derive`, `ndarray`, `candle` and `tch` save and load a program's own
-//! tensors (`model::state_dict`); `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
+//! tensors (`model::state_dict`); `runtime` runs ONNX models, and `ort` runs them by ONNX Runtime; `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
 //! `torch`, `parallel`, `model`.
 
 use std::path::Path;
