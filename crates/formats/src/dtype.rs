@@ -254,6 +254,36 @@ impl fmt::Debug for DType {
     }
 }
 
+/// The dtypes that NumPy has, by its kinds and widths without the byte order.
+const NUMPY: [(&str, DType); 14] = [
+    ("b1", DType::Bool),
+    ("u1", DType::U8),
+    ("i1", DType::I8),
+    ("u2", DType::U16),
+    ("i2", DType::I16),
+    ("u4", DType::U32),
+    ("i4", DType::I32),
+    ("u8", DType::U64),
+    ("i8", DType::I64),
+    ("f2", DType::F16),
+    ("f4", DType::F32),
+    ("f8", DType::F64),
+    ("c8", DType::C64),
+    ("c16", DType::C128),
+];
+
+impl DType {
+    /// What NumPy calls it, without the byte order (`f4`); `None` where NumPy has no such type.
+    pub fn numpy_code(self) -> Option<&'static str> {
+        NUMPY.iter().find(|(_, d)| *d == self).map(|(code, _)| *code)
+    }
+
+    /// The dtype that NumPy calls so, without the byte order.
+    pub fn from_numpy_code(code: &str) -> Option<Self> {
+        NUMPY.iter().find(|(c, _)| *c == code).map(|(_, dtype)| *dtype)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -22,6 +22,8 @@ mod flat;
 mod folder;
 #[cfg_attr(not(feature = "safetensors"), allow(dead_code, unused_imports))]
 mod json;
+#[cfg_attr(not(any(feature = "safetensors", feature = "onnx")), allow(dead_code, unused_imports))]
+mod kept_values;
 mod limits;
 mod load;
 pub mod logical;

@@ -82,7 +82,7 @@ fn parse(header: &str) -> Result<Header> {
     let malformed = || Error::malformed("the header lacks descr, fortran_order or shape");
     let descr = after("descr").ok_or_else(malformed)?;
     let inner = descr.strip_prefix('\'').and_then(|d| d.split_once('\'')).map(|(d, _)| d);
-    let known = inner.and_then(|d| Some((d.chars().next()?, dtype_of(d.get(1..)?)?)));
+    let known = inner.and_then(|d| Some((d.chars().next()?, DType::from_numpy_code(d.get(1..)?)?)));
     let Some((order, dtype)) = known else {
         let found: String = descr.chars().take(12).collect();
         let error = Error::unsupported(format!("an array of {found:?}"));
@@ -109,28 +109,6 @@ fn parse(header: &str) -> Result<Header> {
         return Err(Error::limit(format!("{} dimensions; at most {RANK} are read", shape.len())));
     }
     Ok(Header { dtype, big_endian, fortran, shape })
-}
-
-/// NumPy's kinds and widths, without the byte order.
-const TYPES: &[(&str, DType)] = &[
-    ("b1", DType::Bool),
-    ("u1", DType::U8),
-    ("i1", DType::I8),
-    ("u2", DType::U16),
-    ("i2", DType::I16),
-    ("u4", DType::U32),
-    ("i4", DType::I32),
-    ("u8", DType::U64),
-    ("i8", DType::I64),
-    ("f2", DType::F16),
-    ("f4", DType::F32),
-    ("f8", DType::F64),
-    ("c8", DType::C64),
-    ("c16", DType::C128),
-];
-
-fn dtype_of(kind: &str) -> Option<DType> {
-    TYPES.iter().find(|(name, _)| *name == kind).map(|(_, dtype)| *dtype)
 }
 
 /// The same elements with the last dimension running fastest, where the first did.
@@ -163,7 +141,7 @@ fn row_major(bytes: &[u8], shape: &[u64], size: usize) -> Vec<u8> {
 /// `Unsupported` for a dtype that NumPy lacks (bf16, floats of 8 bits and fewer).
 pub fn to_bytes(array: &Array) -> Result<Vec<u8>> {
     array.elements()?;
-    let Some((kind, _)) = TYPES.iter().find(|(_, dtype)| *dtype == array.dtype) else {
+    let Some(kind) = array.dtype.numpy_code() else {
         let error = Error::unsupported(format!("NumPy has no type for {}", array.dtype)).with_format("npy");
         return Err(error.with_hint("cast the output to f32 in the model"));
     };

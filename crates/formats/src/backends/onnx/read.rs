@@ -1,7 +1,7 @@
 //! Reading: the fields of the main graph are walked when a file is opened, initializers are found and not read; what
 //! remains is decoded as the model without its tensors.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use prost::Message as _;
@@ -21,14 +21,13 @@ use super::wire::Wire;
 use crate::archive::{Archive, Companion, Metadata, Note, no_such_tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::kept_values;
 use crate::limits::Limits;
 use crate::probe::{Confidence, Probe};
-use crate::shards::VALUES_KEY;
 use crate::source::{ReadAt, Source};
 use crate::tensor::{Data, TensorInfo};
 use crate::traits::{Deserializer, FormatInfo, ReadOptions};
 use crate::value::{Dict, Value, ValueId, Values};
-use crate::values_json;
 
 /// Reads ONNX models.
 #[derive(Clone, Copy, Debug, Default)]
@@ -262,10 +261,11 @@ impl<'a> Reading<'a> {
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
         let mut metadata: Metadata =
             skeleton.model.metadata_props.iter().map(|e| (text(&e.key), text(&e.value))).collect();
-        let values = match self.kept_values(&skeleton.infos, &mut metadata) {
-            Some(values) => Some(values),
-            None => self.string_values(&skeleton.infos)?,
-        };
+        let values =
+            match kept_values::from_text(&skeleton.infos, &mut metadata, self.limits, &mut self.notes) {
+                Some(values) => Some(values),
+                None => self.string_values(&skeleton.infos)?,
+            };
         let mut files: Vec<PathBuf> = skeleton.source.path().map(PathBuf::from).into_iter().collect();
         files.extend(self.files.paths());
         Ok(OnnxArchive { skeleton, metadata, values, notes: self.notes, files })
@@ -575,24 +575,6 @@ impl<'a> Reading<'a> {
         self.data.push(Data::lazy(dense));
         self.initializers.push(initializer);
         Ok(true)
-    }
-
-    /// Takes the entry that keeps values out of the metadata. One that cannot be read stays there as it is.
-    fn kept_values(&mut self, infos: &[TensorInfo], metadata: &mut Metadata) -> Option<Values> {
-        let at = metadata.iter().position(|(key, _)| key == VALUES_KEY)?;
-        let numbers: HashMap<&str, u32> = infos.iter().map(TensorInfo::name).zip(0..).collect();
-        match values_json::decode(&metadata[at].1, |name| numbers.get(name).copied(), self.limits) {
-            Ok(values) => {
-                metadata.remove(at);
-                Some(values)
-            }
-            Err(e) => {
-                self.notes.push(Note::warning(format!(
-                    "the values kept under {VALUES_KEY:?} cannot be restored, and stay text: {e}"
-                )));
-                None
-            }
-        }
     }
 
     /// Strings as values: a mapping of every initializer's name.

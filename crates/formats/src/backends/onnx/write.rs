@@ -6,11 +6,11 @@ use super::proto::{DataType, GraphProto, ModelProto, OperatorSetIdProto, StringS
 use super::rewrite::rewrite;
 use super::skeleton::Skeleton;
 use crate::archive::{Archive, Note};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::flat;
-use crate::shards::{MAX_VALUES, VALUES_KEY};
-use crate::traits::{FormatInfo, Serializer, ValuesPolicy, WriteOptions};
-use crate::values_json;
+use crate::kept_values;
+use crate::shards::VALUES_KEY;
+use crate::traits::{FormatInfo, Serializer, WriteOptions};
 use crate::write::WritePlan;
 
 /// Writes ONNX models.
@@ -47,7 +47,10 @@ fn plain<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePl
     let entry =
         |(key, value): (String, String)| StringStringEntryProto { key: Some(key), value: Some(value) };
     let mut metadata: Vec<_> = archive.metadata().iter().cloned().map(entry).collect();
-    metadata.extend(values(archive, options, &mut notes)?.map(|text| entry((VALUES_KEY.to_owned(), text))));
+    metadata.extend(
+        kept_values::to_text(archive, |_| true, options, &mut notes)?
+            .map(|text| entry((VALUES_KEY.to_owned(), text))),
+    );
     let graph = GraphProto { name: Some("weights".into()), ..GraphProto::default() };
     let model = ModelProto {
         ir_version: Some(ir_version),
@@ -88,36 +91,4 @@ fn versions(types: &[DataType]) -> (i64, i64) {
         _ => 26,
     };
     (ir, opset)
-}
-
-/// The values that are to be kept, as text: all but those that names and tensors say already.
-fn values(archive: &dyn Archive, options: &WriteOptions, notes: &mut Vec<Note>) -> Result<Option<String>> {
-    let tensors = archive.tensors();
-    let Some(values) = archive.values().filter(|v| !flat::is_plain(v, tensors)) else { return Ok(None) };
-    let left = flat::left_out(values);
-    let named = flat::listed(left.paths);
-    if options.values == ValuesPolicy::Drop {
-        notes.push(Note::changed(match left.count {
-            0 => "tensors stand under their dotted names, without the containers around them".to_owned(),
-            n => format!("left out, as asked, {}: {named}", flat::others(n)),
-        }));
-        return Ok(None);
-    }
-    let name = |i: u32| tensors.get(i as usize).map(|t| t.name());
-    if let Some(text) = values_json::encode(values, name, MAX_VALUES) {
-        notes.push(Note::changed(format!(
-            "{}, and the containers around, are kept as text under {VALUES_KEY:?}",
-            flat::others(left.count)
-        )));
-        return Ok(Some(text));
-    }
-    let what =
-        format!("more than {MAX_VALUES} bytes would be needed for {}: {named}", flat::others(left.count));
-    if !options.allow_loss {
-        return Err(Error::invalid_options(what).with_hint(
-            "select the part that is wanted, ask for the values to be dropped, or allow the loss",
-        ));
-    }
-    notes.push(Note::lost(what));
-    Ok(None)
 }

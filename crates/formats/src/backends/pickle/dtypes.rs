@@ -49,37 +49,13 @@ pub(in crate::backends) struct Field {
 const MAX_FIELDS: usize = 1 << 16;
 pub(in crate::backends) const MAX_DIMS: usize = 64;
 
-/// The dtypes that NumPy has, and what it calls them.
-const CODES: [(&str, DType); 14] = [
-    ("b1", DType::Bool),
-    ("u1", DType::U8),
-    ("i1", DType::I8),
-    ("u2", DType::U16),
-    ("i2", DType::I16),
-    ("u4", DType::U32),
-    ("i4", DType::I32),
-    ("u8", DType::U64),
-    ("i8", DType::I64),
-    ("f2", DType::F16),
-    ("f4", DType::F32),
-    ("f8", DType::F64),
-    ("c8", DType::C64),
-    ("c16", DType::C128),
-];
-
-/// What NumPy calls a dtype, if it has it.
-pub(super) fn code_of(dtype: DType) -> Option<&'static str> {
-    CODES.iter().find(|(_, d)| *d == dtype).map(|(code, _)| *code)
-}
-
 /// A dtype that a tensor holds, and whether it is big-endian.
 pub(super) fn number_of(values: &Values, id: ValueId) -> Option<(DType, bool)> {
     let parts = Parts::of(values, id)?;
     if parts.subarray.is_some() || parts.fields.is_some() {
         return None;
     }
-    let (_, dtype) = CODES.iter().find(|(code, _)| *code == parts.code)?;
-    Some((*dtype, parts.swap?))
+    Some((DType::from_numpy_code(parts.code)?, parts.swap?))
 }
 
 /// What a dtype is; `None` for what is no dtype that is known here.

@@ -1,6 +1,5 @@
 //! Values that describe objects of a library's classes, for [`plan_objects`](super::plan_objects) to write.
 
-use super::dtypes::code_of;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::value::{Construct, Global, Object, Value, ValueId, Values};
@@ -23,7 +22,7 @@ pub fn new_object(values: &mut Values, class: Global, state: Option<ValueId>) ->
 /// # Errors
 /// `Unsupported` for a dtype that NumPy lacks, `LimitExceeded` past 2³² - 1 values.
 pub fn numpy_dtype(values: &mut Values, dtype: DType) -> Result<ValueId> {
-    let code = code_of(dtype).ok_or_else(|| Error::unsupported(format!("NumPy has no dtype {dtype}")))?;
+    let code = dtype.numpy_code().ok_or_else(|| Error::unsupported(format!("NumPy has no dtype {dtype}")))?;
     let args = tuple(values, [Value::Str(code.into()), Value::Bool(false), Value::Bool(true)])?;
     let order = if dtype.size() == Some(1) { "|" } else { "<" };
     // (version, byte order, subarray, names, fields, item size, alignment, flags)

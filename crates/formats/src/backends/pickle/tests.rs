@@ -63,7 +63,7 @@ fn arrays_that_numpy_wrote() {
         for (name, want) in expected {
             let index = archive.position(name).unwrap_or_else(|| panic!("{name} in protocol {protocol}"));
             let info = &archive.tensors()[index];
-            let code = super::dtypes::code_of(info.dtype()).unwrap();
+            let code = info.dtype().numpy_code().unwrap();
             let shape: Vec<u64> = want[1].as_array().unwrap().iter().map(|d| d.as_u64().unwrap()).collect();
             assert_eq!((code, info.shape()), (want[0].as_str().unwrap(), &shape[..]), "{name}");
             let data = archive.data(index).unwrap().read_all().unwrap();
@@ -100,8 +100,7 @@ fn arrays_that_numpy_wrote() {
 
 /// An archive of every dtype that NumPy has, among other values.
 fn mixed() -> (MemoryArchive<'static>, usize) {
-    let dtypes: Vec<DType> =
-        DType::ALL.iter().copied().filter(|d| super::dtypes::code_of(*d).is_some()).collect();
+    let dtypes: Vec<DType> = DType::ALL.iter().copied().filter(|d| d.numpy_code().is_some()).collect();
     let tensors = dtypes.iter().map(|&dtype| {
         let bytes: Vec<u8> = (0..6 * dtype.size().unwrap()).map(|i| (i % 2) as u8).collect();
         let shape: [u64; 2] = [2, 3];
@@ -136,7 +135,7 @@ fn numpy_reads_what_was_written() {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), count + 1);
         for (i, (line, info)) in lines.iter().zip(archive.tensors()).enumerate() {
-            let code = super::dtypes::code_of(info.dtype()).unwrap();
+            let code = info.dtype().numpy_code().unwrap();
             let order = if info.dtype().size() == Some(1) { '|' } else { '<' };
             let shape = if info.shape().is_empty() { "[]" } else { "[2, 3]" };
             let data = hex(&archive.data(i).unwrap().read_all().unwrap());

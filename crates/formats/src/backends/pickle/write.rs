@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 
-use super::dtypes::code_of;
 use super::{ID, INFO};
 use crate::archive::{Archive, Note};
 use crate::dtype::DType;
@@ -230,7 +229,7 @@ impl Arrays<'_> {
             out.get(*memo);
             return Ok(());
         }
-        let Some(code) = code_of(dtype) else {
+        let Some(code) = dtype.numpy_code() else {
             return Err(Error::unsupported(format!("NumPy has no dtype {dtype}"))
                 .with_tensor(name)
                 .with_hint("cast it, for example to f32"));

@@ -1,19 +1,17 @@
 //! Reading: the header is checked when a file is opened; a tensor's bytes are a span of the file.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::header::Header;
 use super::{INFO, MAX_HEADER};
 use crate::archive::{Archive, Metadata, Note, no_such_tensor};
 use crate::error::Result;
+use crate::kept_values;
 use crate::probe::{Confidence, Probe};
-use crate::shards::VALUES_KEY;
 use crate::source::Source;
 use crate::tensor::{Data, TensorInfo};
 use crate::traits::{Deserializer, FormatInfo, ReadOptions};
 use crate::value::Values;
-use crate::values_json;
 
 /// Reads safetensors files.
 #[derive(Clone, Copy, Debug, Default)]
@@ -77,31 +75,8 @@ impl SafetensorsArchive {
                  the file must copy them"
             )));
         }
-        let values = restore_values(&header, &mut metadata, options, &mut notes);
+        let values = kept_values::from_text(&header.tensors, &mut metadata, &options.limits, &mut notes);
         Ok(Self { source: source.clone(), header, metadata, values, notes })
-    }
-}
-
-/// Takes the entry that keeps values out of the metadata. One that cannot be read stays there as it is.
-fn restore_values(
-    header: &Header,
-    metadata: &mut Metadata,
-    options: &ReadOptions,
-    notes: &mut Vec<Note>,
-) -> Option<Values> {
-    let at = metadata.iter().position(|(key, _)| key == VALUES_KEY)?;
-    let numbers: HashMap<&str, u32> = header.tensors.iter().map(TensorInfo::name).zip(0..).collect();
-    match values_json::decode(&metadata[at].1, |name| numbers.get(name).copied(), &options.limits) {
-        Ok(values) => {
-            metadata.remove(at);
-            Some(values)
-        }
-        Err(e) => {
-            notes.push(Note::warning(format!(
-                "the values kept under {VALUES_KEY:?} cannot be restored, and stay text: {e}"
-            )));
-            None
-        }
     }
 }
 

@@ -13,10 +13,10 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::flat;
 use crate::json::push_string;
-use crate::shards::{MAX_VALUES, ShardIndex, Split, VALUES_KEY, shard_names};
+use crate::kept_values;
+use crate::shards::{ShardIndex, Split, VALUES_KEY, shard_names};
 use crate::tensor::TensorInfo;
-use crate::traits::{FormatInfo, Serializer, ValuesPolicy, WriteOptions};
-use crate::values_json;
+use crate::traits::{FormatInfo, Serializer, WriteOptions};
 use crate::write::{FilePlan, WritePlan};
 
 /// Writes safetensors files.
@@ -41,7 +41,9 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
     notes.extend(flat::stored_twice(archive).map(Note::changed));
     notes.extend(flat::flags_left_out(tensors).map(Note::info));
     let mut metadata = metadata(archive, options);
-    let values = values(archive, &chosen, options, &mut notes)?;
+    let mut written = vec![false; archive.tensors().len()];
+    chosen.iter().for_each(|&i| written[i] = true);
+    let values = kept_values::to_text(archive, |i| written[i], options, &mut notes)?;
     if let Some(max) = options.max_shard_size {
         if max == 0 {
             return Err(Error::invalid_options("the largest shard size is 0"));
@@ -94,45 +96,6 @@ fn sharded<'a>(
     index.push_fixed(ShardIndex::render(&weight_map, bytes, values).into_bytes())?;
     files.push(index);
     Ok(files)
-}
-
-/// The values that are to be kept, as text: all but those that names and tensors say already.
-fn values(
-    archive: &dyn Archive,
-    chosen: &[usize],
-    options: &WriteOptions,
-    notes: &mut Vec<Note>,
-) -> Result<Option<String>> {
-    let tensors = archive.tensors();
-    let Some(values) = archive.values().filter(|v| !flat::is_plain(v, tensors)) else { return Ok(None) };
-    let left = flat::left_out(values);
-    let named = flat::listed(left.paths);
-    if options.values == ValuesPolicy::Drop {
-        notes.push(Note::changed(match left.count {
-            0 => "tensors stand under their dotted names, without the containers around them".to_owned(),
-            n => format!("left out, as asked, {}: {named}", flat::others(n)),
-        }));
-        return Ok(None);
-    }
-    let mut kept = vec![false; tensors.len()];
-    chosen.iter().for_each(|&i| kept[i] = true);
-    let name = |i: u32| kept.get(i as usize).filter(|k| **k).map(|_| tensors[i as usize].name());
-    if let Some(text) = values_json::encode(values, name, MAX_VALUES) {
-        notes.push(Note::changed(format!(
-            "{}, and the containers around, are kept as text under {VALUES_KEY:?}",
-            flat::others(left.count)
-        )));
-        return Ok(Some(text));
-    }
-    let what =
-        format!("more than {MAX_VALUES} bytes would be needed for {}: {named}", flat::others(left.count));
-    if !options.allow_loss {
-        return Err(Error::invalid_options(what).with_hint(
-            "select the part that is wanted, ask for the values to be dropped, or allow the loss",
-        ));
-    }
-    notes.push(Note::lost(what));
-    Ok(None)
 }
 
 /// Where the reference sorts a dtype: its declaration has them by alignment, and it writes from the end.
