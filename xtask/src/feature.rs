@@ -10,7 +10,9 @@ const CRATES: &[(&str, &str)] = &[
     ("weighbridge-formats", "crates/formats"),
     ("weighbridge-model", "crates/model"),
     ("weighbridge-export", "crates/export"),
+    ("weighbridge-runtime", "crates/runtime"),
     ("weighbridge", "crates/weighbridge"),
+    ("weighbridge-cli", "crates/cli"),
 ];
 
 /// The task.
@@ -64,7 +66,7 @@ mod tests {
         for (_, folder) in CRATES {
             let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
             assert!(
-                names(&manifest).iter().any(|n| ["torch", "tokenizers"].contains(&n.as_str())),
+                names(&manifest).iter().any(|n| ["torch", "tokenizers", "tch", "ort"].contains(&n.as_str())),
                 "{folder}"
             );
         }
