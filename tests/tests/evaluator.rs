@@ -71,7 +71,7 @@ fn operators_of_the_newest_onnx_give_what_its_reference_gives() {
             }
             // An odd number of 4-bit floats fills no whole bytes, which our dtypes ask for.
             Err(e) if e.message().contains(" of F4 ") => {
-                *refused.entry("4-bit floats".into()).or_default() += 1
+                *refused.entry("4-bit floats".into()).or_default() += 1;
             }
             Err(e) => wrong.push(format!("{}: {e}", folder.display())),
         }
