@@ -104,3 +104,15 @@ fn a_program_for_torch_needs_a_build_with_libtorch() {
     assert!(error.contains("format_disabled") && error.contains("feature `tch`"), "{error}");
     assert!(!std::path::Path::new(&out).exists());
 }
+
+#[test]
+fn a_check_without_the_runtime_is_refused_before_anything_is_written() {
+    let (folder, path) = network(LAYERS);
+    let out = folder.path("net.onnx");
+    let mut export = crate::command(&["export", "onnx", &path, &out, "--check"]);
+    let done = export.env("ORT_DYLIB_PATH", folder.path("absent.so")).output().unwrap();
+    let error = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(2), "{error}");
+    assert!(error.contains("ORT_DYLIB_PATH") && error.contains("hint"), "{error}");
+    assert!(!std::path::Path::new(&out).exists());
+}

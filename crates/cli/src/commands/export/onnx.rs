@@ -117,6 +117,10 @@ impl Args {
 
 pub(super) fn run(args: &Args) -> Result<Exit> {
     let start = Instant::now();
+    if args.check {
+        // Without the runtime nothing could be checked, which is better known before gigabytes are written.
+        weighbridge::runtime::load(None)?;
+    }
     let progress = Progress::new(args.common.quiet || args.common.json);
     let model = ModelLoader::new(&args.common.model).load()?;
     let export = weighbridge::export::export(&model, &args.options()?).map_err(|e| match e.path() {
