@@ -13,14 +13,41 @@ use std::path::{Path, PathBuf};
 /// The release that tch 0.26 is made for; `xtask/requirements.txt` pins the same.
 const VERSION: &str = "2.13.0";
 
-/// Which libraries are linked, by their folders in the environment's `site-packages`.
-const LIBRARIES: &[(&str, &str)] = &[
-    ("torch/lib", "libtorch_cpu.so"),
-    ("torch/lib", "libc10.so"),
-    ("torch/lib", "libgomp.so.1"),
-    ("nvidia/cu13/lib", "libcudart.so.13"),
-    ("nvidia/cu13/lib", "libcupti.so.13"),
+/// Which libraries are linked, by their folders in the environment's `site-packages`, and their SHA-256.
+const LIBRARIES: &[(&str, &str, &str)] = &[
+    ("torch/lib", "libtorch_cpu.so", "096eed6e217377ccda4d50693b680e2771709c01f58fe52717835b017fed9c58"),
+    ("torch/lib", "libc10.so", "b83ea50e9171c7e3455c19f9ff2c7d21d457a7b8231e9c4ea1b6e032ae1156d5"),
+    ("torch/lib", "libgomp.so.1", "e28fb2896a3d612b46a27d7f8ef840d34c9efbc29b70a044c42095fb94856890"),
+    (
+        "nvidia/cu13/lib",
+        "libcudart.so.13",
+        "96c42e418cec19054186b9429c321603cc190bf26a18104e19408117a2a817b0",
+    ),
+    ("nvidia/cu13/lib", "libcupti.so.13", "e2f9ed861fe27c492b8bb52b5e3220ef5120f3edcda36312e96b7fd8a186be3e"),
 ];
+
+/// The SHA-256 of ONNX Runtime's library.
+const RUNTIME_SHA256: &str = "fc44112fbe06d7d689c57e11d3862031f64711007e4ee020f8eed5185fd2c1d3";
+
+/// The hashes are those of the wheels for this Python on Linux and x86-64. Other wheels have other libraries.
+const HASHED_FOR: &str = "python3.11";
+
+/// Holds a library against its hash, where the environment is made of the wheels that the hashes are of.
+fn verify(library: &Path, sha256: &str) -> Outcome {
+    if !HERE || !library.components().any(|c| c.as_os_str() == HASHED_FOR) {
+        println!(
+            "setup: {} is NOT held against a hash: those are of wheels for {HASHED_FOR}",
+            library.display()
+        );
+        return Ok(());
+    }
+    let found = crate::setup::sha256(library)?;
+    if found == sha256 {
+        return Ok(());
+    }
+    let what = format!("{}: its SHA-256 is {found}, not {sha256} as pinned", library.display());
+    Err(format!("{what}\n  delete the environment's folder and run `cargo xtask setup` again").into())
+}
 
 /// The release of ONNX Runtime; `xtask/requirements.txt` pins the same.
 const RUNTIME: &str = "1.31.1";
@@ -62,6 +89,9 @@ pub(crate) fn ensure_runtime(venv: &Path) -> Outcome {
         return Err(format!("{} is missing; the feature ort needs it", library.display()).into());
     }
     fs::create_dir_all(target().join("native"))?;
+    if !fs::read_link(runtime()).is_ok_and(|now| now == library) {
+        verify(&library, RUNTIME_SHA256)?;
+    }
     point(&runtime(), &library)
 }
 
@@ -103,11 +133,12 @@ fn lay_out(folder: &Path, packages: &Path) -> Outcome {
     let lib = folder.join("lib");
     fs::create_dir_all(&lib)?;
     point(&folder.join("include"), &packages.join("torch/include"))?;
-    for (from, name) in LIBRARIES {
+    for (from, name, sha256) in LIBRARIES {
         let library = packages.join(from).join(name);
         if !library.is_file() {
             return Err(format!("{} is missing; the feature tch needs it", library.display()).into());
         }
+        verify(&library, sha256)?;
         point(&lib.join(name), &library)?;
     }
     point(&lib.join("libgomp.so"), &lib.join("libgomp.so.1"))?;
@@ -140,6 +171,22 @@ mod tests {
         for pin in [format!("torch=={VERSION}"), format!("onnxruntime=={RUNTIME}")] {
             assert!(list.lines().any(|l| l == pin), "{list}");
         }
+    }
+
+    #[test]
+    fn a_library_with_another_hash_is_refused() {
+        if !HERE {
+            return;
+        }
+        let folder = std::env::temp_dir().join(format!("xtask-hash-{}", std::process::id())).join(HASHED_FOR);
+        fs::create_dir_all(&folder).unwrap();
+        let library = folder.join("libc10.so");
+        fs::write(&library, "").unwrap();
+        let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        verify(&library, empty).unwrap();
+        fs::write(&library, "x").unwrap();
+        assert!(verify(&library, empty).unwrap_err().to_string().contains("as pinned"));
+        fs::remove_dir_all(folder.parent().unwrap()).unwrap();
     }
 
     #[test]
