@@ -91,27 +91,14 @@ pub(crate) fn build(graph: &mut GraphBuilder<'_>, config: &Settings<'_>, io: DTy
         return Err(Error::malformed(format!("{} layers, of at most {MOST}", layers.len())));
     }
     for (i, layer) in layers.iter().enumerate() {
-        let kind = layer.text("type")?;
-        if let Some(from) = layer.text_if("from")? {
-            current = find(&named, from)?;
-        }
-        let scope = match layer.text_if("name")? {
-            Some(name) => name.to_owned(),
-            None => format!("{i}"),
-        };
-        current = graph.scoped(scope, |graph| one(graph, &named, kind, layer, &current)).map_err(|e| {
-            let message = format!("layer {i} ({kind}): {}", e.message());
-            let error = Error::new(e.kind(), message);
+        current = step(graph, &mut named, layer, i, current).map_err(|e| {
+            let kind = layer.text_if("type").ok().flatten().unwrap_or("no type");
+            let error = Error::new(e.kind(), format!("layer {i} ({kind}): {}", e.message()));
             match e.tensor() {
                 Some(tensor) => error.with_tensor(tensor),
                 None => error,
             }
         })?;
-        if let Some(name) = layer.text_if("as")?
-            && named.insert(name.to_owned(), current.clone()).is_some()
-        {
-            return Err(Error::malformed(format!("layer {i} ({kind}): the name {name:?} is taken")));
-        }
     }
     let outputs = match config.get("outputs") {
         Some(_) => config.objects("outputs")?,
@@ -131,6 +118,26 @@ pub(crate) fn build(graph: &mut GraphBuilder<'_>, config: &Settings<'_>, io: DTy
         give(graph, name, &value)?;
     }
     Ok(())
+}
+
+/// What a layer gives, which is named where the layer says so.
+fn step(
+    graph: &mut GraphBuilder<'_>,
+    named: &mut HashMap<String, Value>,
+    layer: &Settings<'_>,
+    number: usize,
+    current: Value,
+) -> Result<Value> {
+    let kind = layer.text("type")?;
+    let x = layer.text_if("from")?.map_or(Ok(current), |from| find(named, from))?;
+    let scope = layer.text_if("name")?.map_or_else(|| number.to_string(), str::to_owned);
+    let y = graph.scoped(scope, |graph| one(graph, named, kind, layer, &x))?;
+    if let Some(name) = layer.text_if("as")?
+        && named.insert(name.to_owned(), y.clone()).is_some()
+    {
+        return Err(Error::malformed(format!("the name {name:?} is taken")));
+    }
+    Ok(y)
 }
 
 fn find(named: &HashMap<String, Value>, name: &str) -> Result<Value> {

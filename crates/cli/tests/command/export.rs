@@ -86,6 +86,14 @@ fn what_is_not_known_is_an_error_that_names_what_is() {
         let error = export(more);
         assert!(error.contains(part), "{more:?}: {error}");
     }
+    // What a config says decides no allocation.
+    folder.write(
+        "config.json",
+        r#"{"model_type":"layers","inputs":[{"name":"x","shape":["b",2147483648,"n"]}],
+            "layers":[{"type":"InstanceNorm1d","name":"i"}]}"#,
+    );
+    let error = export(&[]);
+    assert!(error.contains("layer 0 (InstanceNorm1d)") && error.contains("2147483648 channels"), "{error}");
     folder.write("config.json", r#"{"model_type":"mamba"}"#);
     let error = export(&[]);
     assert!(error.contains("mamba") && error.contains("bert") && error.contains("llama"), "{error}");

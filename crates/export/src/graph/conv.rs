@@ -36,6 +36,9 @@ struct Places {
     ceil: bool,
 }
 
+/// The most channels of a norm that has no weights of its own.
+const CHANNELS: u64 = 1 << 20;
+
 /// The most that a number of a window may be.
 const MOST: u64 = 1 << 31;
 
@@ -236,8 +239,7 @@ impl GraphBuilder<'_> {
         }
         let (scale, shift) = self.affine(name, channels)?;
         // GroupNormalization came late, and with other meanings at first: an instance is a group of its own here.
-        let ones = self.floats(x.dtype(), &[groups], &vec![1.0; groups as usize])?;
-        let zeros = self.floats(x.dtype(), &[groups], &vec![0.0; groups as usize])?;
+        let (ones, zeros) = (self.filled(groups, 1.0)?, self.filled(groups, 0.0)?);
         let grouped = self.reshape(x, &[0, groups as i64, -1])?;
         let attributes = vec![("epsilon", Attribute::Float(epsilon))];
         let shape = grouped.shape().to_vec();
@@ -263,9 +265,17 @@ impl GraphBuilder<'_> {
         let (scale, shift) = (format!("{name}.weight"), format!("{name}.bias"));
         let one = |graph: &mut Self, name: &str, default: f64| match graph.has_weight(name) {
             true => graph.weight(name, &[size]),
-            false => graph.floats(graph.compute(), &[size], &vec![default; size as usize]),
+            false => graph.filled(size, default),
         };
         Ok((one(self, &scale, 1.0)?, one(self, &shift, 0.0)?))
+    }
+
+    /// A vector of one number. A config's word decides how long it is, so it has a bound.
+    fn filled(&mut self, size: u64, number: f64) -> Result<Value> {
+        if size > CHANNELS {
+            return Err(self.error(format!("{size} channels or groups: at most {CHANNELS} are known")));
+        }
+        self.floats(self.compute(), &[size], &vec![number; size as usize])
     }
 
     /// A kernel, its bias where there is one, and its shape.
