@@ -22,25 +22,30 @@ fn places(t: &Tensor, size: usize) -> Result<Vec<usize>> {
 pub(super) fn gather(cx: &Cx, call: &Call<'_>) -> Result<Vec<Tensor>> {
     let (x, indices) = (call.input(0)?, call.input(1)?);
     let along = axis(call.int("axis", 0)?, x.rank())?;
-    let (before, size, behind) = around(x.shape(), along);
     cx.room(indices.len(), 16)?;
-    let list = places(indices, size)?;
+    let list = places(indices, x.shape()[along])?;
     let mut shape = x.shape()[..along].to_vec();
     shape.extend_from_slice(indices.shape());
     shape.extend_from_slice(&x.shape()[along + 1..]);
+    Ok(vec![picked(cx, x, along, &list, shape)?])
+}
+
+/// The slices of an axis at these places, which lie inside it, one after the other: `shape` has so many elements.
+fn picked(cx: &Cx, x: &Tensor, along: usize, list: &[usize], shape: Vec<usize>) -> Result<Tensor> {
+    let (before, size, behind) = around(x.shape(), along);
     let n = count(&shape)?;
     cx.work(n)?;
     let data = same!(x.data(), v => {
         let mut out = cx.reserved(n)?;
         for i in 0..before {
-            for &p in &list {
+            for &p in list {
                 let at = (i * size + p) * behind;
                 out.extend_from_slice(&v[at..at + behind]);
             }
         }
         out
     });
-    Ok(vec![Tensor::exact(cx, x.elem(), shape, data)?])
+    Tensor::exact(cx, x.elem(), shape, data)
 }
 
 /// For each element of the indices of GatherElements and ScatterElements: where it points into the data.
@@ -257,22 +262,11 @@ pub(super) fn compress(cx: &Cx, call: &Call<'_>) -> Result<Vec<Tensor>> {
         Some(_) => (x.clone(), axis(call.int("axis", 0)?, x.rank())?),
         None => (x.reshaped(vec![x.len()])?, 0),
     };
-    let (before, size, behind) = around(x.shape(), along);
+    let size = x.shape()[along];
     let list: Vec<usize> = chosen.iter().map(|&i| place(i, size)).collect::<Result<_>>()?;
     let mut shape = x.shape().to_vec();
     shape[along] = list.len();
-    let n = count(&shape)?;
-    let data = same!(x.data(), v => {
-        let mut out = cx.reserved(n)?;
-        for i in 0..before {
-            for &p in &list {
-                let at = (i * size + p) * behind;
-                out.extend_from_slice(&v[at..at + behind]);
-            }
-        }
-        out
-    });
-    Ok(vec![Tensor::exact(cx, x.elem(), shape, data)?])
+    Ok(vec![picked(cx, &x, along, &list, shape)?])
 }
 
 pub(super) fn reverse_sequence(cx: &Cx, call: &Call<'_>) -> Result<Vec<Tensor>> {
