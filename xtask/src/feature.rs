@@ -11,6 +11,7 @@ const CRATES: &[(&str, &str)] = &[
     ("weighbridge-model", "crates/model"),
     ("weighbridge-export", "crates/export"),
     ("weighbridge-runtime", "crates/runtime"),
+    ("weighbridge-trust", "crates/trust"),
     ("weighbridge", "crates/weighbridge"),
     ("weighbridge-cli", "crates/cli"),
 ];

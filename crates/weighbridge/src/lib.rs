@@ -33,7 +33,7 @@
 //! type with serde as a pickle. `parallel` lets a write
 //! use several threads, `mmap` adds opening by memory map. `model` adds [`model`], whole directories with config and
 //! tokenizer; with it `tokenizers` encodes, and `derive`, `ndarray`, `candle` and `tch` save and load a program's own
-//! tensors (`model::state_dict`); `runtime` runs ONNX models, and `ort` runs them by ONNX Runtime; `bertopic`, `checkpoint` and `versions` add the modules of these names. The default is `safetensors`,
+//! tensors (`model::state_dict`); `runtime` runs ONNX models, and `ort` runs them by ONNX Runtime; `bertopic`, `checkpoint` and `versions` add the modules of these names; `scan`, `manifest`, `sign` and `encrypt` are the parts of `trust`. The default is `safetensors`,
 //! `torch`, `parallel`, `model`.
 
 use std::path::Path;
@@ -69,6 +69,8 @@ pub use weighbridge_export as export;
 pub use weighbridge_model as model;
 #[cfg(feature = "runtime")]
 pub use weighbridge_runtime as runtime;
+#[cfg(any(feature = "manifest", feature = "scan", feature = "encrypt"))]
+pub use weighbridge_trust as trust;
 #[cfg(feature = "versions")]
 pub use weighbridge_versions as versions;
 

@@ -1,0 +1,8 @@
+//! What a file would do if something loaded it: decided by what its streams construct, never by running them.
+//!
+//! There is no list of what is bad. What is known to be harmless is `clean`; what calls, names or holds code is
+//! `dangerous`; what is neither is `unknown`, with the name that makes it so.
+
+mod report;
+
+pub use report::{FileReport, Finding, Place, Report, Severity, Verdict};

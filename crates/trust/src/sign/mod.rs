@@ -1,0 +1,1 @@
+//! Signatures of models, in the form of OpenSSF model signing.
