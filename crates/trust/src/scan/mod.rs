@@ -3,6 +3,8 @@
 //! There is no list of what is bad. What is known to be harmless is `clean`; what calls, names or holds code is
 //! `dangerous`; what is neither is `unknown`, with the name that makes it so.
 
+mod policy;
 mod report;
 
+pub use policy::Policy;
 pub use report::{FileReport, Finding, Place, Report, Severity, Verdict};
