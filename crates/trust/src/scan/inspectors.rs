@@ -1,0 +1,51 @@
+//! Which inspectors look at what: by content first, by names second, and every one that fits.
+//!
+//! A file may be two things at once, and its loader decides which one counts. So each inspector whose mark fits looks
+//! at it; where none fits, the bytes are searched for pickles.
+
+use weighbridge_formats::{ErrorKind, Result};
+
+use super::report::Verdict;
+use super::subject::{Role, Sink, Subject};
+
+/// One kind of thing that is looked at.
+struct Inspector {
+    /// What the report calls it.
+    kind: &'static str,
+    /// Whether a subject is, or may be, such a thing.
+    fits: fn(&Subject<'_>) -> bool,
+    /// Looks at it.
+    inspect: fn(&Subject<'_>, &mut Sink<'_>) -> Result<()>,
+    /// Whether the bytes are claimed by that: nobody searches them for pickles.
+    claims: bool,
+}
+
+/// A new kind is a row here. What is claimed is not searched for pickles.
+static INSPECTORS: &[Inspector] = &[];
+
+/// Looks at a subject with every inspector that fits it. One that fails leaves a finding: what could not be read was not
+/// looked at.
+pub(crate) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) {
+    let mut claimed = false;
+    for inspector in INSPECTORS.iter().filter(|i| (i.fits)(subject)) {
+        claimed |= inspector.claims;
+        sink.kind(inspector.kind);
+        if let Err(error) = (inspector.inspect)(subject, sink) {
+            unreadable(subject, inspector.kind, &error, sink);
+        }
+    }
+    let _ = claimed || subject.role == Role::Numbers;
+}
+
+fn unreadable(subject: &Subject<'_>, kind: &str, error: &weighbridge_formats::Error, sink: &mut Sink<'_>) {
+    let what = match error.kind() {
+        ErrorKind::LimitExceeded => format!("looking at it as {kind} met a limit: {}", error.message()),
+        _ => format!("it cannot be read as {kind}: {}", error.message()),
+    };
+    let mut finding = subject.finding("unreadable", Verdict::Unknown, what);
+    finding.place.offset = error.offset();
+    if let Some(hint) = error.hint() {
+        finding.fix = hint.to_owned();
+    }
+    sink.finding(finding);
+}
