@@ -8,6 +8,7 @@ use crate::archive::Archive;
 use crate::error::{Error, Result};
 use crate::source::{Access, ReadAt};
 use crate::workers::{on_workers, worker_count};
+use crate::write::Observer;
 
 /// What a thread reads at a time: little enough to stay in its cache between reading and hashing.
 const CHUNK: u64 = 256 << 10;
@@ -19,9 +20,28 @@ const CHUNK: u64 = 256 << 10;
 /// What the archive and its source say, with the tensor's name.
 pub fn hash_archive(archive: &dyn Archive, threads: Option<usize>) -> Result<(Digest, Vec<Digest>)> {
     let infos = archive.tensors();
+    let all: Vec<usize> = (0..infos.len()).collect();
+    let hashes = hash_tensors(archive, &all, threads, None)?;
+    let names = infos.iter().map(|t| t.name());
+    Ok((model_hash(names.zip(hashes.iter().copied())), hashes))
+}
+
+/// The hashes of the tensors with these numbers, in their order. Threads and memory as [`hash_archive`]; the observer is
+/// told of the bytes that are read, and may cancel.
+///
+/// # Errors
+/// As [`hash_archive`]; `Cancelled`.
+pub fn hash_tensors(
+    archive: &dyn Archive,
+    which: &[usize],
+    threads: Option<usize>,
+    observer: Option<&dyn Observer>,
+) -> Result<Vec<Digest>> {
+    let infos = &which.iter().map(|&i| &archive.tensors()[i]).collect::<Vec<_>>();
     let named =
         |i: usize| move |e: Error| if e.tensor().is_some() { e } else { e.with_tensor(infos[i].name()) };
-    let data = (0..infos.len()).map(|i| archive.data(i).map_err(named(i))).collect::<Result<Vec<_>>>()?;
+    let data = which.iter().enumerate().map(|(at, &i)| archive.data(i).map_err(named(at)));
+    let data = data.collect::<Result<Vec<_>>>()?;
     // A task is a chunk, or all of a tensor that can only be read from front to back.
     let mut tasks = Vec::new();
     for (i, data) in data.iter().enumerate() {
@@ -42,12 +62,19 @@ pub fn hash_archive(archive: &dyn Archive, threads: Option<usize>) -> Result<(Di
         let mut buffer = vec![0; CHUNK as usize];
         while !failed.load(Ordering::Relaxed) {
             let Some(&(tensor, start, end)) = tasks.get(next.fetch_add(1, Ordering::Relaxed)) else { break };
+            if observer.is_some_and(|o| o.cancelled()) {
+                failed.store(true, Ordering::Relaxed);
+                return Err(Error::cancelled("hashing was cancelled"));
+            }
             let hashed = piece(&data[tensor], start, end, &mut buffer).map_err(|e| {
                 failed.store(true, Ordering::Relaxed);
                 named(tensor)(e)
             })?;
             if let Ok(mut pieces) = pieces[tensor].lock() {
                 pieces.push(hashed);
+            }
+            if let Some(observer) = observer {
+                observer.advanced(end - start);
             }
         }
         Ok(())
@@ -60,10 +87,9 @@ pub fn hash_archive(archive: &dyn Archive, threads: Option<usize>) -> Result<(Di
         pieces.sort_unstable_by_key(|p| p.offset);
         let digest = join(pieces, data[i].len());
         let digest = digest.ok_or_else(|| named(i)(Error::invalid_options("not every byte was read")))?;
-        hashes.push(tensor_hash(&infos[i], &digest));
+        hashes.push(tensor_hash(infos[i], &digest));
     }
-    let names = infos.iter().map(|t| t.name());
-    Ok((model_hash(names.zip(hashes.iter().copied())), hashes))
+    Ok(hashes)
 }
 
 fn piece(data: &crate::tensor::Data<'_>, start: u64, end: u64, buffer: &mut [u8]) -> Result<Piece> {

@@ -17,10 +17,10 @@ mod archive;
 mod plan;
 mod tree;
 
-pub use archive::hash_archive;
+pub use archive::{hash_archive, hash_tensors};
 pub use plan::push_logical_hash;
-pub use tree::Digest;
-pub(crate) use tree::{Piece, join};
+pub(crate) use tree::join;
+pub use tree::{Digest, Joiner, Piece};
 
 use crate::tensor::TensorInfo;
 

@@ -16,7 +16,7 @@ const CHUNK: u64 = CHUNK_LEN as u64;
 pub type Digest = [u8; 32];
 
 /// What is known of the bytes from `offset` to `offset + len`.
-pub(crate) struct Piece {
+pub struct Piece {
     pub(crate) offset: u64,
     pub(crate) len: u64,
     known: Known,
@@ -37,7 +37,7 @@ struct Tree {
 
 impl Piece {
     /// Hashes the bytes that begin at `offset` of `total`.
-    pub(crate) fn new(offset: u64, bytes: &[u8], total: u64) -> Self {
+    pub fn new(offset: u64, bytes: &[u8], total: u64) -> Self {
         let len = bytes.len() as u64;
         if len == total {
             return Self { offset, len, known: Known::Whole(blake3::hash(bytes).into()) };
@@ -72,40 +72,68 @@ fn subtree(offset: u64, bytes: &[u8]) -> ChainingValue {
 
 /// The hash of `total` bytes, from pieces that are in their order; `None` unless each byte is in exactly one.
 pub(crate) fn join(pieces: impl IntoIterator<Item = Piece>, total: u64) -> Option<Digest> {
-    let mut stack = Stack(Vec::new());
-    let mut at = 0;
-    // The bytes of the chunk that is not complete, which ends at `at`.
-    let mut open: Vec<u8> = Vec::new();
-    for piece in pieces {
-        if piece.offset != at {
-            return None;
+    let mut joiner = Joiner::new(total);
+    pieces.into_iter().for_each(|piece| joiner.push(piece));
+    joiner.finish()
+}
+
+/// Joins pieces one after another, and holds no more than a few hundred bytes whatever they are pieces of.
+pub struct Joiner {
+    total: u64,
+    at: u64,
+    stack: Stack,
+    /// The bytes of the chunk that is not complete, which ends at `at`.
+    open: Vec<u8>,
+    whole: Option<Digest>,
+    gap: bool,
+}
+
+impl Joiner {
+    /// For `total` bytes.
+    pub fn new(total: u64) -> Self {
+        Self { total, at: 0, stack: Stack(Vec::new()), open: Vec::new(), whole: None, gap: false }
+    }
+
+    /// Adds the piece that begins where the last one ended.
+    pub fn push(&mut self, piece: Piece) {
+        if piece.offset != self.at {
+            self.gap = true;
+            return;
         }
         match piece.known {
-            Known::Whole(digest) => return (at == 0 && piece.len == total).then_some(digest),
+            Known::Whole(digest) => self.whole = Some(digest),
             Known::Part { head, trees, tail } => {
-                open.extend_from_slice(&head);
-                if open.len() == CHUNK_LEN && total > CHUNK {
+                self.open.extend_from_slice(&head);
+                if self.open.len() == CHUNK_LEN && self.total > CHUNK {
                     let start = piece.offset + head.len() as u64 - CHUNK;
-                    stack.push(Tree { chunks: 1, value: subtree(start, &open) });
-                    open.clear();
+                    self.stack.push(Tree { chunks: 1, value: subtree(start, &self.open) });
+                    self.open.clear();
                 }
-                trees.into_iter().for_each(|tree| stack.push(tree));
-                open.extend_from_slice(&tail);
+                trees.into_iter().for_each(|tree| self.stack.push(tree));
+                self.open.extend_from_slice(&tail);
             }
         }
-        at += piece.len;
+        self.at += piece.len;
     }
-    if at != total {
-        return None;
+
+    /// The hash; `None` unless each byte was in exactly one piece.
+    pub fn finish(mut self) -> Option<Digest> {
+        if self.gap || self.at != self.total {
+            return None;
+        }
+        if self.whole.is_some() {
+            return self.whole;
+        }
+        if self.total <= CHUNK {
+            // One chunk in pieces: it is the root itself.
+            return Some(blake3::hash(&self.open).into());
+        }
+        if !self.open.is_empty() {
+            let start = self.total - self.open.len() as u64;
+            self.stack.push(Tree { chunks: 1, value: subtree(start, &self.open) });
+        }
+        self.stack.root()
     }
-    if total <= CHUNK {
-        // One chunk in pieces: it is the root itself.
-        return Some(blake3::hash(&open).into());
-    }
-    if !open.is_empty() {
-        stack.push(Tree { chunks: 1, value: subtree(total - open.len() as u64, &open) });
-    }
-    stack.root()
 }
 
 /// The subtrees so far, from the largest to the smallest, as the digits of a binary number.
