@@ -13,7 +13,8 @@ use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
 use crate::commands::{
-    card, check, checkpoint, completions, convert, diff, export, formats, inspect, man, run, topics, version,
+    card, check, checkpoint, completions, convert, diff, export, formats, inspect, man, run, scan, topics,
+    version,
 };
 use crate::exit::Exit;
 
@@ -37,6 +38,8 @@ enum Command {
     Run(Box<run::Args>),
     /// Run an ONNX model in ONNX Runtime, and compare what it gives with a reference
     Check(Box<check::Args>),
+    /// Say what files would do if something loaded them, without loading them
+    Scan(scan::Args),
     /// Compare two model files, tensor by tensor, across formats
     Diff(diff::Args),
     /// Assign documents to the topics of a BERTopic model, by their embeddings
@@ -63,6 +66,7 @@ impl Command {
             Self::Export(args) => export::run(args),
             Self::Run(args) => run::run(args),
             Self::Check(args) => check::run(args),
+            Self::Scan(args) => scan::run(args),
             Self::Diff(args) => diff::run(args),
             Self::Topics(args) => topics::run(args),
             Self::Checkpoint(args) => checkpoint::run(args),
@@ -82,6 +86,7 @@ impl Command {
             Self::Export(args) => args.json(),
             Self::Run(args) => args.json,
             Self::Check(args) => args.json,
+            Self::Scan(args) => args.json,
             Self::Diff(args) => args.json,
             Self::Topics(args) => args.json,
             Self::Checkpoint(args) => args.json(),
@@ -115,7 +120,7 @@ fn main() -> ExitCode {
     };
     let exit = cli.command.run().unwrap_or_else(|e| {
         output::print_error(&e, cli.command.json());
-        if e.kind() == ErrorKind::Cancelled { Exit::Interrupted } else { Exit::Error }
+        if e.kind() == ErrorKind::Cancelled { Exit::Interrupted } else { Exit::of_error() }
     });
     exit.into()
 }
@@ -134,7 +139,7 @@ fn usage(error: &clap::Error) -> Exit {
     } else {
         let _ = error.print();
     }
-    Exit::Error
+    Exit::of_error()
 }
 
 /// A fault of this program ends it with an error like any other, on whichever thread it happens.
@@ -143,5 +148,5 @@ fn report_fault(fault: &std::panic::PanicHookInfo<'_>) {
     let text = fault.payload_as_str().unwrap_or("unknown");
     eprintln!("error: fault in weighbridge itself: {text}{place}");
     eprintln!("  hint: please report it with the command line and, if you can, the file");
-    std::process::exit(Exit::Error as i32);
+    std::process::exit(Exit::of_error().code().into());
 }

@@ -18,7 +18,7 @@ pub(crate) fn catch_signals() {
         // be caught it keeps its usual effect, which is to end the process.
         let _ = signal_hook::flag::register_conditional_shutdown(
             signal,
-            i32::from(crate::exit::Exit::Interrupted as u8),
+            i32::from(crate::exit::Exit::Interrupted.code()),
             stop.clone(),
         );
         let _ = signal_hook::flag::register(signal, stop.clone());

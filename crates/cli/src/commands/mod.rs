@@ -12,6 +12,7 @@ pub(crate) mod inspect;
 pub(crate) mod man;
 pub(crate) mod model;
 pub(crate) mod run;
+pub(crate) mod scan;
 mod script;
 pub(crate) mod topics;
 pub(crate) mod version;

@@ -8,13 +8,16 @@
 
 mod engine;
 mod inspectors;
+mod json;
 mod policy;
 mod report;
 mod rules;
+mod sarif;
 mod subject;
 mod walk;
 
 pub use engine::{ScanOptions, scan, scan_source};
+pub use json::JSON_VERSION;
 pub use policy::Policy;
 pub use report::{FileReport, Finding, Place, Report, Severity, Verdict};
 pub use rules::{RULES, Rule, rule};

@@ -25,6 +25,7 @@ use weighbridge_formats::transform::glob;
 use weighbridge_formats::{Error, Result};
 
 use super::report::{Finding, Report, Severity, Verdict};
+use super::rules::RULES;
 
 /// The longest policy file that is read, in bytes.
 const LONGEST: u64 = 1 << 20;
@@ -179,6 +180,10 @@ impl Entry {
             let text = format!("an entry ({:?}) that names nothing fits everything", written.reason);
             return Err(Error::invalid_options(text).with_hint("give it a `name`, `rule` or `file`"));
         }
+        if let Some(unknown) = written.rule.as_deref().filter(|r| RULES.iter().all(|known| known.id != *r)) {
+            let text = format!("there is no rule {unknown:?}");
+            return Err(Error::invalid_options(text).with_hint("docs/scan.md lists the rules"));
+        }
         let pattern = |text: Option<String>| text.as_deref().map(glob).transpose();
         Ok(Self {
             name: pattern(written.name)?,
@@ -272,6 +277,7 @@ mod tests {
             ("version = 1\nalow = []", "line 2"),
             ("version = 1\n[[allow]]\nname = 'x'", "reason"),
             ("version = 1\n[[allow]]\nreason = 'x'", "fits everything"),
+            ("version = 1\n[[allow]]\nreason = 'x'\nrule = 'pickle'", "no rule"),
             ("version = 1\nfail-at = 'never'", "never"),
         ] {
             let error = Policy::parse(text).unwrap_err().to_string();
