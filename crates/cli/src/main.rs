@@ -13,8 +13,8 @@ use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
 use crate::commands::{
-    card, check, checkpoint, completions, convert, diff, export, formats, inspect, man, run, scan, topics,
-    version,
+    card, check, checkpoint, completions, convert, diff, export, formats, hash, inspect, man, run, scan,
+    topics, version,
 };
 use crate::exit::Exit;
 
@@ -42,6 +42,10 @@ enum Command {
     Scan(scan::Args),
     /// Compare two model files, tensor by tensor, across formats
     Diff(diff::Args),
+    /// Hash a model: a hash of its tensors that is the same in every format, and its files; write its manifest
+    Hash(hash::Args),
+    /// Hold a model against its manifest, and repair it from a good copy
+    Verify(verify::Args),
     /// Assign documents to the topics of a BERTopic model, by their embeddings
     Topics(topics::Args),
     /// List, show, verify, prune and resume the checkpoints of a training
@@ -68,6 +72,8 @@ impl Command {
             Self::Check(args) => check::run(args),
             Self::Scan(args) => scan::run(args),
             Self::Diff(args) => diff::run(args),
+            Self::Hash(args) => hash::run(args),
+            Self::Verify(args) => verify::run(args),
             Self::Topics(args) => topics::run(args),
             Self::Checkpoint(args) => checkpoint::run(args),
             Self::Version(args) => version::run(args),
@@ -88,6 +94,8 @@ impl Command {
             Self::Check(args) => args.json,
             Self::Scan(args) => args.json,
             Self::Diff(args) => args.json,
+            Self::Hash(args) => args.json,
+            Self::Verify(args) => args.json,
             Self::Topics(args) => args.json,
             Self::Checkpoint(args) => args.json(),
             Self::Version(args) => args.json(),

@@ -66,7 +66,18 @@ pub struct ExecuteOptions<'a> {
     pub kernel_copy: KernelCopy,
     /// Who is told of progress and may cancel.
     pub observer: Option<&'a dyn Observer>,
+    /// Who looks at each complete file before any is put in place, and may refuse it.
+    pub check: Option<&'a Check<'a>>,
+    /// Who adds files to a folder that is complete but for them, before it is put in place. Used by
+    /// [`execute_folder`](super::execute_folder) and [`replace_folder`](super::replace_folder).
+    pub complete: Option<&'a Complete<'a>>,
 }
+
+/// Is called with a file's name in the plan, and the path that its bytes are at meanwhile.
+pub type Check<'a> = dyn Fn(&str, &Path) -> Result<()> + Sync + 'a;
+
+/// Is called with the folder under its temporary name; returns names and contents of the files to add.
+pub type Complete<'a> = dyn Fn(&Path) -> Result<Vec<(String, Vec<u8>)>> + Sync + 'a;
 
 /// Default of [`ExecuteOptions::chunk_bytes`]: what was read is still in the processor's second-level cache when
 /// it is checksummed and written, and a system call is paid for.
@@ -82,6 +93,8 @@ impl Default for ExecuteOptions<'_> {
             chunk_bytes: CHUNK,
             kernel_copy: KernelCopy::Auto,
             observer: None,
+            check: None,
+            complete: None,
         }
     }
 }
@@ -96,6 +109,8 @@ impl std::fmt::Debug for ExecuteOptions<'_> {
             .field("chunk_bytes", &self.chunk_bytes)
             .field("kernel_copy", &self.kernel_copy)
             .field("observer", &self.observer.is_some())
+            .field("check", &self.check.is_some())
+            .field("complete", &self.complete.is_some())
             .finish()
     }
 }
@@ -209,7 +224,11 @@ pub(super) fn write_files(
         let needed = file.len();
         let refused = |doing, e| stage::refused(doing, e, &target, needed);
         open.set_len(needed).map_err(|e| refused("setting the length of the temporary", e))?;
+        let name = options.check.map(|_| file.name.clone()).unwrap_or_default();
         copier.copy(file, &open, &target)?;
+        if let (Some(check), Some(temporary)) = (options.check, temporaries.last()) {
+            check(&name, temporary.path())?;
+        }
         if options.fsync {
             open.sync_all().map_err(|e| refused("synchronising the file to the disk", e))?;
         }

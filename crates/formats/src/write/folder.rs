@@ -5,9 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::execute::{ExecuteOptions, Names, Written, begin, end, write_files};
+use super::execute::{ExecuteOptions, Names, Written, begin, end, execute, write_files};
 use super::stage::{self, Temporary};
-use super::{WritePlan, kernel};
+use super::{FilePlan, WritePlan, kernel};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most files and folders that are carried over from a folder that is replaced.
@@ -36,7 +36,8 @@ pub fn execute_folder(
         return Err(taken());
     }
     let bytes = begin(&plan, Names::Nested, &folder, &parent, options)?;
-    let (staged, files) = stage_plan(plan, &folder, options)?;
+    let (staged, mut files) = stage_plan(plan, &folder, options)?;
+    complete(staged.path(), &folder, options, &mut files)?;
     // The folder is new, so what it replaces cannot be meant.
     let fresh = ExecuteOptions { overwrite: false, ..options.clone() };
     stage::commit(vec![staged], &parent, &fresh).map_err(|e| match e.kind() {
@@ -86,8 +87,9 @@ pub fn replace_folder(
     for file in &plan.files {
         replaced.insert(file.name.split('/').next().unwrap_or_default().to_lowercase());
     }
-    let (mut staged, files) = stage_plan(plan, &folder, options)?;
+    let (mut staged, mut files) = stage_plan(plan, &folder, options)?;
     carry_over(&folder, staged.path(), &|name| !replaced.contains(&name.to_lowercase()) && keep(name))?;
+    complete(staged.path(), &folder, options, &mut files)?;
     let _ = fs::set_permissions(staged.path(), meta.permissions());
     if options.fsync {
         stage::sync_folder(staged.path())?;
@@ -98,6 +100,27 @@ pub fn replace_folder(
     }
     end(options);
     Ok(Written { files: files.iter().map(|f| rebased(f, &folder, given)).collect(), bytes })
+}
+
+/// Has the caller add files to a complete folder. One that was carried over under the same name is replaced, and not
+/// written into.
+fn complete(
+    staged: &Path,
+    folder: &Path,
+    options: &ExecuteOptions<'_>,
+    files: &mut Vec<PathBuf>,
+) -> Result<()> {
+    let Some(complete) = options.complete else { return Ok(()) };
+    let mut plan = WritePlan::default();
+    for (name, bytes) in complete(staged)? {
+        let mut file = FilePlan::new(&*name);
+        file.push_fixed(bytes)?;
+        plan.files.push(file);
+        files.push(folder.join(name));
+    }
+    let more =
+        ExecuteOptions { overwrite: true, observer: None, check: None, complete: None, ..options.clone() };
+    execute(plan, staged, &more).map(drop)
 }
 
 /// A path below `from`, as the caller spells the folder.

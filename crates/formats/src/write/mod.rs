@@ -45,6 +45,6 @@ mod plan;
 mod position;
 mod stage;
 
-pub use execute::{ExecuteOptions, KernelCopy, Observer, Written, execute};
+pub use execute::{Check, Complete, ExecuteOptions, KernelCopy, Observer, Written, execute};
 pub use folder::{execute_folder, replace_folder};
 pub use plan::{Content, Digests, FilePlan, Fill, Segment, WritePlan};
