@@ -3,9 +3,9 @@
 /// How the command ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
-    /// Everything that was asked for was done; for `diff` and `check`: no difference; for `scan`: clean.
+    /// Everything that was asked for was done; for `diff`, `check` and `verify`: no difference; for `scan`: clean.
     Success,
-    /// `diff` or `check` found a difference; `checkpoint resume` no checkpoint, or `checkpoint verify` a damaged one.
+    /// `diff`, `check` or `verify` found a difference; `checkpoint resume` no checkpoint, or `checkpoint verify` a damaged one.
     Different,
     /// An error, a wrong command line included.
     Error,
@@ -42,8 +42,9 @@ impl Exit {
 /// The table as the help shows it.
 pub(crate) const TABLE: &str = "\
 Exit codes:
-  0    success; for `diff` and `check`: no difference; for `scan`: clean
-  1    `diff` or `check` found a difference; `checkpoint` found none to resume, or a damaged one; `scan` found danger
+  0    success; for `diff`, `check` and `verify`: no difference; for `scan`: clean
+  1    `diff`, `check` or `verify` found a difference; `checkpoint` found none to resume, or a damaged one; `scan`
+       found danger
   2    an error, a wrong command line included; for `scan`: something unknown, and no danger
   3    an error of `scan`
   130  stopped by Ctrl-C or SIGTERM; nothing half-written is left";

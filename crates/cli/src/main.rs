@@ -14,7 +14,7 @@ use weighbridge::{Error, ErrorKind, Result};
 
 use crate::commands::{
     card, check, checkpoint, completions, convert, diff, export, formats, hash, inspect, man, run, scan,
-    topics, version,
+    topics, verify, version,
 };
 use crate::exit::Exit;
 
@@ -42,9 +42,9 @@ enum Command {
     Scan(scan::Args),
     /// Compare two model files, tensor by tensor, across formats
     Diff(diff::Args),
-    /// Hash a model: a hash of its tensors that is the same in every format, and its files; write its manifest
+    /// Hash a model's tensors and files, and write its manifest
     Hash(hash::Args),
-    /// Hold a model against its manifest, and repair it from a good copy
+    /// Hold a model against its manifest, and repair it
     Verify(verify::Args),
     /// Assign documents to the topics of a BERTopic model, by their embeddings
     Topics(topics::Args),

@@ -8,6 +8,7 @@ mod errors;
 mod export;
 mod generated;
 mod inspect;
+mod integrity;
 mod model;
 mod onnx;
 mod run;

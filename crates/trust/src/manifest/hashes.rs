@@ -284,7 +284,10 @@ impl<'w, 'o> Work<'w, 'o> {
                     taken.extend(model.files.iter().cloned());
                     models.push(model);
                 }
-                Err(e) if e.kind() == ErrorKind::UnknownFormat && covers == Covers::Files => {}
+                // A text is no model, and nobody expects one.
+                Err(e)
+                    if e.kind() == ErrorKind::UnknownFormat
+                        && !self.options.registry.is_weights_name(&name) => {}
                 Err(e) => self.notes.push(not_read(&name, &e)),
             }
         }
