@@ -66,6 +66,11 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded> {
     Ok(machine::Machine::new(bytes, limits, usize::MAX).run()?.0)
 }
 
+/// The name of an opcode as Python's `pickletools` has it, where the byte is one of the protocols 0 to 5.
+pub fn opcode_name(byte: u8) -> Option<&'static str> {
+    opcodes::name(byte)
+}
+
 /// Where a pickle's bytes objects lie.
 pub(crate) type Spans = HashMap<ValueId, Range<usize>>;
 

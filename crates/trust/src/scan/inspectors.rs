@@ -5,6 +5,7 @@
 
 use weighbridge_formats::{ErrorKind, Result};
 
+use super::pickle;
 use super::report::Verdict;
 use super::subject::{Role, Sink, Subject};
 
@@ -21,7 +22,12 @@ struct Inspector {
 }
 
 /// A new kind is a row here. What is claimed is not searched for pickles.
-static INSPECTORS: &[Inspector] = &[];
+static INSPECTORS: &[Inspector] = &[Inspector {
+    kind: "pickle",
+    fits: |s| s.role == Role::Pickle || pickle::begins(s.head) || pickle::begins_unmarked(s.head),
+    inspect: pickle::inspect,
+    claims: true,
+}];
 
 /// Looks at a subject with every inspector that fits it. One that fails leaves a finding: what could not be read was not
 /// looked at.
@@ -34,7 +40,18 @@ pub(crate) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) {
             unreadable(subject, inspector.kind, &error, sink);
         }
     }
-    let _ = claimed || subject.role == Role::Numbers;
+    if claimed || subject.role == Role::Numbers || subject.role == Role::Guess {
+        return;
+    }
+    let searched = if pickle::is_named(subject) {
+        sink.kind("pickle");
+        pickle::inspect(subject, sink)
+    } else {
+        pickle::search(subject, sink, 0, subject.source.len())
+    };
+    if let Err(error) = searched {
+        unreadable(subject, "bytes", &error, sink);
+    }
 }
 
 fn unreadable(subject: &Subject<'_>, kind: &str, error: &weighbridge_formats::Error, sink: &mut Sink<'_>) {

@@ -9,6 +9,7 @@
 mod engine;
 mod inspectors;
 mod json;
+mod pickle;
 mod policy;
 mod report;
 mod rules;

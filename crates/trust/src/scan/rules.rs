@@ -72,6 +72,8 @@ rules! {
         "unpickling runs it, with the arguments that stand in the file", CONVERT;
     "pickle-global", High, "a pickle names a function or module",
         "unpickling imports it, and hands it to whoever uses the result", CONVERT;
+    "pickle-persistent-id", Medium, "a pickle leaves something to the program that loads it",
+        "what a persistent id stands for is decided by that program, and may be read from elsewhere", ASK;
     "pickle-unknown-class", Medium, "a pickle builds an object of a class that is not known to be harmless",
         "unpickling imports the class's module and lets the class make what it wants of the state in the file", ASK;
     "remote-code", High, "a config asks for code that comes with the model",
@@ -82,6 +84,8 @@ rules! {
     "template", High, "a chat template does more than to format text",
         "a template engine that is not sandboxed runs what it reaches",
         "render it in a sandbox, or replace it by the template of the base model";
+    "torch-lies", Medium, "a torch file contradicts itself",
+        "shapes, strides and sizes out of a file have been used to read past buffers", FETCH;
     "torchscript-code", High, "a TorchScript program uses operators beyond computation",
         "torch.load and torch.jit.load hand it to an interpreter; these operators touch files or foreign libraries",
         CONVERT;

@@ -172,6 +172,8 @@ pub(crate) struct Sink<'a> {
     /// What was found past the bound, and whether that was said.
     dropped: Option<Verdict>,
     full: bool,
+    /// How many opcodes may still be spent on what only may be a pickle.
+    effort: u64,
 }
 
 impl<'a> Sink<'a> {
@@ -187,6 +189,7 @@ impl<'a> Sink<'a> {
             parts: 0,
             dropped: None,
             full: false,
+            effort: length.saturating_add(1 << 22),
         }
     }
 
@@ -197,6 +200,17 @@ impl<'a> Sink<'a> {
         } else {
             self.dropped = self.dropped.max(Some(finding.verdict));
         }
+    }
+
+    /// Takes from what may be spent on guesses; whether anything was left.
+    pub(crate) fn effort(&mut self, opcodes: u64) -> bool {
+        let left = self.effort > 0;
+        self.effort = self.effort.saturating_sub(opcodes);
+        left
+    }
+
+    pub(crate) fn effort_left(&self) -> u64 {
+        self.effort
     }
 
     /// Whether findings are still kept one by one.
