@@ -435,23 +435,18 @@ impl Trace<'_> {
     /// BUILD.
     pub(super) fn built(&mut self, target: Value, state: Value) {
         self.uses += 1;
-        let (imported, shown) = match target {
-            Value::Global(n) => (self.names.get(n as usize).map(Name::dotted), None),
+        let imported = match target {
+            Value::Global(n) => self.names.get(n as usize).map(Name::dotted),
             Value::Node(_) => match self.nodes.get_mut(target) {
-                Some(node) if node.kind == Kind::Attribute => {
-                    let node = *node;
-                    let name = self.render(target);
-                    (Some(name), Some(node))
-                }
+                Some(node) if node.kind == Kind::Attribute => Some(self.render(target)),
                 Some(node) => {
                     node.state = state.into();
-                    (None, None)
+                    None
                 }
-                None => (None, None),
+                None => None,
             },
-            _ => (None, None),
+            _ => None,
         };
-        drop(shown);
         if let Some(name) = imported {
             let shown = self.render(state);
             let what = format!("BUILD changes {name}, which it imported, and no object of its own");

@@ -514,7 +514,7 @@ static SCRIPT: &[(&str, &[&str], Grant)] = &[
 /// What is known of a name, if anything is.
 pub(super) fn known(module: &str, name: &str, script: bool) -> Option<Grant> {
     let module = today(module);
-    let inside = script.then_some(SCRIPT).unwrap_or_default();
+    let inside = if script { SCRIPT } else { &[] };
     // What a library carries of others, its tests and its tools are not what its row vouches for.
     let foreign =
         module.split('.').any(|p| matches!(p, "externals" | "_vendor" | "vendored" | "tests" | "testing"));

@@ -70,7 +70,8 @@ pub(super) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> 
             return Ok(());
         }
         let next = read(subject.source, at, 4096)?;
-        if at < end && !begins(&next) && !begins_unmarked(&next) && !(legacy && number < 5) {
+        let more = begins(&next) || begins_unmarked(&next) || (legacy && number < 5);
+        if at < end && !more {
             break;
         }
     }

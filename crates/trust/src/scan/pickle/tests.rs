@@ -82,7 +82,7 @@ fn plain_values_are_clean() {
         b"\x80\x02csklearn.svm._classes\nSVC\n)\x81}b.",
         b"\x80\x02ctorch.nn.modules.linear\nLinear\n)\x81}b.",
         b"\x80\x02cbuiltins\ntype\nN\x85R.",
-        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\00X\x03\0\0\0cpuK\x04tQK\0K\x04\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR.",
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\0\x30X\x03\0\0\0cpuK\x04tQK\0K\x04\x85K\x01\x85\x89ccollections\nOrderedDict\n)RtR.",
     ];
     for stream in streams {
         let (verdict, list) = found(stream);

@@ -236,7 +236,7 @@ impl<'a> Trace<'a> {
             }
             b'e' | b'u' | 0x90 => {
                 let mut first = Node::new(Kind::Tuple);
-                self.stack.to_mark(|items| first.extend(items))?;
+                self.stack.take_to_mark(|items| first.extend(items))?;
                 let items: Vec<Slot> = first.items().to_vec();
                 let more = first.count.saturating_sub(items.len() as u32);
                 if byte == b'u' && first.count % 2 == 1 {
@@ -248,7 +248,7 @@ impl<'a> Trace<'a> {
                 }
             }
             b'0' => self.stack.drop_top()?,
-            b'1' => self.stack.to_mark(|_| ())?,
+            b'1' => self.stack.take_to_mark(|_| ())?,
             b'2' => {
                 let top = self.stack.top()?;
                 self.stack.push(top);
@@ -266,14 +266,14 @@ impl<'a> Trace<'a> {
             b'i' => {
                 let class = self.global_lines()?;
                 let mut args = Node::new(Kind::Tuple);
-                self.stack.to_mark(|items| args.extend(items))?;
+                self.stack.take_to_mark(|items| args.extend(items))?;
                 let args = self.nodes.push(args);
                 let value = self.instance(class, args);
                 self.stack.push(value);
             }
             b'o' => {
                 let (mut args, mut class) = (Node::new(Kind::Tuple), None);
-                self.stack.to_mark(|items| {
+                self.stack.take_to_mark(|items| {
                     if let Some((first, rest)) = items.split_first() {
                         class = Some(first.value());
                         args.extend(rest);
@@ -357,7 +357,7 @@ impl<'a> Trace<'a> {
 
     fn gathered(&mut self, kind: Kind) -> Result<(), Fault> {
         let mut node = Node::new(kind);
-        self.stack.to_mark(|items| node.extend(items))?;
+        self.stack.take_to_mark(|items| node.extend(items))?;
         self.made(node);
         Ok(())
     }

@@ -232,7 +232,7 @@ impl Stack {
     }
 
     /// The items above the last mark, which `take` sees before they and the mark go.
-    pub(super) fn to_mark<T>(&mut self, take: impl FnOnce(&[Slot]) -> T) -> Result<T, Underflow> {
+    pub(super) fn take_to_mark<T>(&mut self, take: impl FnOnce(&[Slot]) -> T) -> Result<T, Underflow> {
         let at = match self.slots.iter().rposition(|slot| slot.is_mark()) {
             Some(at) => at + 1,
             None if self.lost => 0,
