@@ -5,20 +5,21 @@
 
 use weighbridge_formats::{ErrorKind, Result};
 
+use super::others::OTHERS;
 use super::pickle;
 use super::report::Verdict;
 use super::subject::{Role, Sink, Subject};
 
 /// One kind of thing that is looked at.
-struct Inspector {
+pub(super) struct Inspector {
     /// What the report calls it.
-    kind: &'static str,
+    pub(super) kind: &'static str,
     /// Whether a subject is, or may be, such a thing.
-    fits: fn(&Subject<'_>) -> bool,
+    pub(super) fits: fn(&Subject<'_>) -> bool,
     /// Looks at it.
-    inspect: fn(&Subject<'_>, &mut Sink<'_>) -> Result<()>,
+    pub(super) inspect: fn(&Subject<'_>, &mut Sink<'_>) -> Result<()>,
     /// Whether the bytes are claimed by that: nobody searches them for pickles.
-    claims: bool,
+    pub(super) claims: bool,
 }
 
 /// A new kind is a row here. What is claimed is not searched for pickles.
@@ -33,7 +34,7 @@ static INSPECTORS: &[Inspector] = &[Inspector {
 /// looked at.
 pub(crate) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) {
     let mut claimed = false;
-    for inspector in INSPECTORS.iter().filter(|i| (i.fits)(subject)) {
+    for inspector in INSPECTORS.iter().chain(OTHERS).filter(|i| (i.fits)(subject)) {
         claimed |= inspector.claims;
         sink.kind(inspector.kind);
         if let Err(error) = (inspector.inspect)(subject, sink) {

@@ -6,15 +6,28 @@
 // Until every inspector is in the table.
 #![allow(dead_code)]
 
+mod base64;
 mod engine;
+mod gguf;
+mod hdf5;
+mod huggingface;
 mod inspectors;
 mod json;
+mod jsontree;
+mod keras;
+mod modules;
+mod onnx;
+mod others;
 mod pickle;
 mod policy;
+mod protobuf;
 mod report;
 mod rules;
+mod safetensors;
 mod sarif;
 mod subject;
+mod template;
+mod tensorflow;
 mod walk;
 
 pub use engine::{ScanOptions, scan, scan_source};

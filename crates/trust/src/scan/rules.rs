@@ -48,6 +48,8 @@ rules! {
     "hdf5-external", High, "an HDF5 file refers to other files",
         "whoever opens it reads files of the sender's choice from this machine",
         "do not load it; ask for the weights as safetensors";
+    "hdf5-lies", High, "an HDF5 file declares more than it holds",
+        "whoever reads what it declares fills the memory with it, or reads past the file", FETCH;
     "keras-callable", Critical, "a Keras config names a callable",
         "loading the config imports and calls what it names", "do not load it; ask for the weights as safetensors";
     "keras-lambda", Critical, "a Keras model holds code",
@@ -84,6 +86,9 @@ rules! {
     "template", High, "a chat template does more than to format text",
         "a template engine that is not sandboxed runs what it reaches",
         "render it in a sandbox, or replace it by the template of the base model";
+    "tensorflow-operator", High, "a TensorFlow graph uses operators beyond computation",
+        "a graph is a program: these operators read and write files, or run Python, when it is loaded or called",
+        "do not load it; ask for the weights as safetensors";
     "torch-lies", Medium, "a torch file contradicts itself",
         "shapes, strides and sizes out of a file have been used to read past buffers", FETCH;
     "torchscript-code", High, "a TorchScript program uses operators beyond computation",
