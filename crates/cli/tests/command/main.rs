@@ -12,6 +12,7 @@ mod integrity;
 mod model;
 mod onnx;
 mod run;
+mod scan;
 mod topics;
 mod version;
 
