@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use weighbridge_formats::source::is_plain_relative;
 use weighbridge_formats::{Error, Note, Registry, Result, Source};
+use weighbridge_trust::manifest::{NAME, SUFFIX};
 
 use crate::tokenizer::FileKind;
 
@@ -25,6 +26,8 @@ pub enum Role {
     Training,
     /// Python code, which a model may bring and nothing here runs.
     Code,
+    /// What this program recorded of the model: manifests, which are made anew for each save.
+    Manifest,
     /// Anything else: model card, images, settings of other libraries.
     Asset,
 }
@@ -77,7 +80,9 @@ pub fn role(registry: &Registry, name: &str) -> Role {
     let (folder, base) =
         lower.rsplit_once('/').map_or((None, &*lower), |(folder, base)| (Some(folder), base));
     let ends = |endings: &[&str]| endings.iter().any(|e| base.ends_with(e));
-    if TRAINING.iter().any(|t| base.starts_with(t)) {
+    if base == NAME || base.ends_with(SUFFIX) {
+        Role::Manifest
+    } else if TRAINING.iter().any(|t| base.starts_with(t)) {
         Role::Training
     } else if ends(OTHER_WEIGHTS) {
         Role::OtherWeights
@@ -184,6 +189,8 @@ mod tests {
             ("optimizer.pt", Role::Training),
             ("modeling_x.py", Role::Code),
             ("README.md", Role::Asset),
+            ("weighbridge.json", Role::Manifest),
+            ("model.safetensors.weighbridge.json", Role::Manifest),
         ] {
             assert_eq!(role(&registry, name), expected, "{name}");
         }

@@ -7,6 +7,7 @@ use weighbridge_formats::value::Value;
 use weighbridge_formats::{
     Archive, Error, ErrorKind, Note, ReadOptions, Registry, Result, Source, TensorInfo,
 };
+use weighbridge_trust::manifest::{Checked, Recorded, VerifyOptions, verify};
 
 use crate::architecture::{Architecture, architecture};
 use crate::config::Config;
@@ -24,6 +25,17 @@ enum Check {
     Strict,
     Lenient,
     Report,
+}
+
+/// When a model is held against its manifest.
+#[non_exhaustive]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// All files, before anything is opened.
+    Whole,
+    /// All files but the weights, before anything is opened; each tensor when it is first read, before a byte of it is
+    /// given. Metadata and values in the files of weights are not covered.
+    AsRead,
 }
 
 /// How to open a model.
@@ -48,6 +60,7 @@ pub struct ModelLoader {
     check: Check,
     ties: bool,
     unwrap: bool,
+    demand: Option<Demand>,
 }
 
 impl ModelLoader {
@@ -67,6 +80,7 @@ impl ModelLoader {
             check: Check::Strict,
             ties: true,
             unwrap: true,
+            demand: None,
         }
     }
 
@@ -145,17 +159,32 @@ impl ModelLoader {
         self
     }
 
+    /// Demands that the model is as its manifest records it: `weighbridge.json` of the folder, or that of the file. The
+    /// default asks for none. Files that were chosen by path are held against the manifest of their own folder.
+    pub fn require_manifest(mut self, demand: Demand) -> Self {
+        self.demand = Some(demand);
+        self
+    }
+
     /// Opens the model. No tensor is read before it is asked for.
     ///
     /// # Errors
-    /// What opening the weights says; `Malformed` for a config that is none; `Mismatch` with the names where the
+    /// Where a manifest is demanded, `NotFound` without one, and `Mismatch` with what differs. What opening the weights says; `Malformed` for a config that is none; `Mismatch` with the names where the
     /// weights are not what is expected.
     pub fn load(self) -> Result<Model> {
         let mut notes = Vec::new();
         let is_folder = self.path.is_dir();
         let folder = if is_folder { self.path.clone() } else { parent(&self.path) };
         let path = self.weights.as_ref().unwrap_or(&self.path);
-        let archive = self.registry.open_path(path, &self.read)?;
+        let recorded = self.demand.map(|demand| self.verified(path, demand)).transpose()?;
+        let mut archive = self.registry.open_path(path, &self.read)?;
+        if let (Some(Demand::AsRead), Some(recorded)) = (self.demand, &recorded) {
+            let model = archive.files().iter().find_map(|file| recorded.model_of(file));
+            let model = model.ok_or_else(|| {
+                Error::mismatch("the manifest records no tensors of these weights").with_path(path)
+            })?;
+            archive = Box::new(Checked::new(archive, model).map_err(|e| e.with_path(path))?);
+        }
         let mut found =
             if is_folder { files::list(&self.registry, &folder, &mut notes)? } else { Vec::new() };
         if let Some(first) = archive.files().first() {
@@ -198,6 +227,40 @@ impl ModelLoader {
             report,
             notes,
         })
+    }
+
+    /// The manifest that the model is as, as far as files are to be read for that now.
+    fn verified(&self, weights: &Path, demand: Demand) -> Result<Recorded> {
+        let mut options = VerifyOptions::default();
+        options.registry = self.registry.clone();
+        options.read = self.read.clone();
+        let chosen = [&self.config, &self.generation_config].into_iter().flatten().chain(&self.tokenizer);
+        for path in chosen.filter(|p| p.parent() != Some(&self.path)) {
+            verify(&Recorded::find(path, None)?, &options)?.into_result().map_err(|e| e.with_path(path))?;
+        }
+        let mut recorded = Recorded::find(&self.path, None)?;
+        if weights != self.path && !weights.starts_with(&recorded.folder) {
+            let own = Recorded::find(weights, None)?;
+            verify(&recorded, &options)?.into_result().map_err(|e| e.with_path(&self.path))?;
+            recorded = own;
+        }
+        let located = |e: Error| e.with_path(&recorded.folder);
+        if demand == Demand::Whole {
+            verify(&recorded, &options)?.into_result().map_err(located)?;
+            return Ok(recorded);
+        }
+        options.quick = true;
+        verify(&recorded, &options)?.into_result().map_err(located)?;
+        let models = recorded.manifest.models.iter().flat_map(|m| &m.files);
+        let models: std::collections::HashSet<&String> = models.collect();
+        let asked = |path: &String| recorded.only.as_ref().is_none_or(|only| only.contains(path));
+        let rest = recorded.manifest.files.iter().map(|f| &f.path);
+        let rest = rest.filter(|p| asked(p) && !models.contains(p)).cloned().collect();
+        let mut others = recorded.clone();
+        others.only = Some(rest);
+        options.quick = false;
+        verify(&others, &options)?.into_result().map_err(located)?;
+        Ok(recorded)
     }
 
     /// Puts the files that were chosen by path in the place of those that were found.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use serde::Serialize;
@@ -10,8 +11,10 @@ use weighbridge_formats::write::{
     ExecuteOptions, FilePlan, Observer, WritePlan, execute_folder, replace_folder,
 };
 use weighbridge_formats::{
-    Archive, DType, Data, Error, Note, NoteKind, Registry, Result, Source, ValuesPolicy, WriteOptions,
+    Archive, DType, Data, Error, ErrorKind, Note, NoteKind, Registry, Result, Source, ValuesPolicy,
+    WriteOptions,
 };
+use weighbridge_trust::manifest::{HashOptions, NAME, Provenance, hash, hash_files};
 
 use crate::architecture::architecture;
 use crate::config::Config;
@@ -70,6 +73,8 @@ pub struct ModelSaver<'a> {
     overwrite: bool,
     observer: Option<&'a dyn Observer>,
     registry: Registry,
+    manifest: bool,
+    provenance: Option<Provenance>,
 }
 
 impl<'a> ModelSaver<'a> {
@@ -93,6 +98,8 @@ impl<'a> ModelSaver<'a> {
             overwrite: false,
             observer: None,
             registry: Registry::builtin(),
+            manifest: true,
+            provenance: None,
         }
     }
 
@@ -263,6 +270,20 @@ impl<'a> ModelSaver<'a> {
         self
     }
 
+    /// Whether `weighbridge.json` is written, the record of all files and tensors of the folder, which
+    /// [`ModelLoader::require_manifest`](crate::ModelLoader::require_manifest) and `weighbridge verify` hold it against.
+    /// Everything is read back for it before the folder is put in place. Default: yes.
+    pub fn manifest(mut self, write: bool) -> Self {
+        self.manifest = write;
+        self
+    }
+
+    /// What the manifest says the model was made from.
+    pub fn provenance(mut self, provenance: Provenance) -> Self {
+        self.provenance = Some(provenance);
+        self
+    }
+
     /// Writes the folder. Everything is in it when it appears, or nothing; a folder that is replaced is exchanged in
     /// one step. The model's own folder may be the target.
     ///
@@ -339,7 +360,11 @@ impl<'a> ModelSaver<'a> {
             plan.files.push(content.plan(&name)?);
         }
         let sizes: Vec<u64> = plan.files.iter().map(FilePlan::len).collect();
-        let written = self.execute(plan, folder)?;
+        let (written, said) = self.execute(plan, folder)?;
+        notes.extend(said);
+        // The manifest is the one file that was not planned.
+        let recorded = written.get(sizes.len()).and_then(|p| p.metadata().ok()).map(|m| m.len());
+        let sizes = sizes.into_iter().chain(recorded);
         let casts = cast.report();
         let mut total = CastStats::default();
         casts.iter().for_each(|c| total.merge(&c.stats));
@@ -360,26 +385,76 @@ impl<'a> ModelSaver<'a> {
         })
     }
 
-    fn execute(&self, plan: WritePlan<'_>, folder: &Path) -> Result<Vec<PathBuf>> {
+    fn execute(&self, plan: WritePlan<'_>, folder: &Path) -> Result<(Vec<PathBuf>, Vec<Note>)> {
         let mut options = ExecuteOptions::default();
         options.fsync = self.fsync;
         options.threads = self.threads;
         options.overwrite = self.overwrite;
         options.observer = self.observer;
+        let planned: Vec<String> = plan.files.iter().map(|f| f.name.clone()).collect();
+        let said = Mutex::new(Vec::new());
+        let complete = |staged: &Path| {
+            let (text, notes) = self.record(staged, &planned)?;
+            said.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
+            Ok(text.map(|text| (NAME.to_owned(), text.into_bytes())).into_iter().collect())
+        };
+        if self.manifest {
+            options.complete = Some(&complete);
+        }
         let source = |e: Error| match self.weights.files().first() {
             // What is wrong with a tensor is wrong in the source.
             Some(file) if e.tensor().is_some() => e.with_path(file),
             _ => e,
         };
         let written = if self.overwrite {
-            // Weights that are not written anew would be those of another model.
-            let stays =
-                |name: &str| !matches!(role(&self.registry, name), Role::Weights | Role::OtherWeights);
+            // Weights that are not written anew would be those of another model, and so would be their manifest.
+            let stays = |name: &str| {
+                !matches!(role(&self.registry, name), Role::Weights | Role::OtherWeights | Role::Manifest)
+            };
             replace_folder(plan, folder, &stays, &options)
         } else {
             execute_folder(plan, folder, &options)
         };
-        Ok(written.map_err(source)?.files)
+        let files = written.map_err(source)?.files;
+        Ok((files, said.into_inner().unwrap_or_else(PoisonError::into_inner)))
+    }
+
+    /// The manifest of a folder that is complete but for it, and what there is to say.
+    fn record(&self, staged: &Path, planned: &[String]) -> Result<(Option<String>, Vec<Note>)> {
+        let cancel = self.observer.map(OnlyCancel);
+        let mut options = HashOptions::default();
+        options.registry = self.registry.clone();
+        options.threads = self.threads;
+        options.observer = cancel.as_ref().map(|c| c as &dyn Observer);
+        let mut notes = Vec::new();
+        let hashes = match hash(staged, &options) {
+            Err(e) if e.kind() != ErrorKind::Cancelled => {
+                // What stayed from the old folder may be what no manifest of a folder can have.
+                let what =
+                    format!("the manifest has the files that were written, and not all of the folder: {e}");
+                notes.push(Note::warning(what));
+                hash_files(staged, planned, &options)?
+            }
+            hashes => hashes?,
+        };
+        let manifest = hashes.into_manifest()?.with_provenance(self.provenance.clone());
+        match manifest.to_text() {
+            Ok(text) => Ok((Some(text), notes)),
+            Err(e) if e.kind() == ErrorKind::LimitExceeded => {
+                notes.push(Note::warning(format!("no manifest was written: {}", e.message())));
+                Ok((None, notes))
+            }
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// An observer that was told of all bytes already, and may cancel.
+struct OnlyCancel<'a>(&'a dyn Observer);
+
+impl Observer for OnlyCancel<'_> {
+    fn cancelled(&self) -> bool {
+        self.0.cancelled()
     }
 }
 

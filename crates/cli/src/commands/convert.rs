@@ -1,5 +1,7 @@
 //! `weighbridge convert`: a model written in another format, dtype or cut.
 
+pub(crate) mod manifest;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -25,6 +27,7 @@ Examples:
   weighbridge convert model/ half/ --dtype f16 --dtype-for '*norm*=keep' --overflow keep-wide
   weighbridge convert model/ old/ --to torch
   weighbridge convert tuned.safetensors new.onnx --into model.onnx --cast
+  weighbridge convert pytorch_model.bin model.safetensors --manifest
 
 A folder with a config.json is a whole model: written to another folder, its config states the new dtype, and its
 tokenizer and other files go along; weights in other formats do not. All of it appears, or nothing.
@@ -86,6 +89,13 @@ pub(crate) struct Args {
     /// The pickle protocol, where the format has pickles
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=5))]
     pickle_protocol: Option<u8>,
+    /// Write a manifest of the result with the hashes of the source: weighbridge.json in a folder, or
+    /// FILE.weighbridge.json beside a file. Of a whole model one is written without this too, and the source not hashed
+    #[arg(long)]
+    pub(crate) manifest: bool,
+    /// Write no manifest of a whole model
+    #[arg(long, conflicts_with = "manifest")]
+    pub(crate) no_manifest: bool,
     #[command(flatten)]
     topics: topics::ConvertArgs,
     /// Do not wait until the files are on the disk
@@ -189,7 +199,15 @@ fn precision(args: &Args) -> Precision {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    let whole = args.into.is_none() && model::is_whole(args);
+    if args.manifest && !whole {
+        manifest::check_free(args)?;
+    }
     if let Some(exit) = topics::convert(&args.topics, &args.common(), args.to.is_none())? {
+        if args.manifest {
+            let progress = Progress::new(args.quiet || args.json);
+            manifest::write(args, &[], manifest::provenance(args, &progress)?, &progress)?;
+        }
         return Ok(exit);
     }
     let progress = Progress::new(args.quiet || args.json);
@@ -214,11 +232,19 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     options.fsync = !args.no_fsync;
     options.threads = args.threads.map(usize::from);
     options.overwrite = args.force;
-    if args.into.is_none() && model::is_whole(args) {
+    if whole {
         return model::run(args, &options, progress);
     }
     options.observer = Some(&progress);
-    let report = weighbridge::convert_with(&args.src, &args.dst, &options)?;
+    // The source may be what is written to: its hashes are made before.
+    let provenance = args.manifest.then(|| manifest::provenance(args, &progress)).transpose()?;
+    let mut report = weighbridge::convert_with(&args.src, &args.dst, &options)?;
+    if let Some(provenance) = provenance {
+        let files: Vec<PathBuf> = report.files.iter().map(|(path, _)| path.clone()).collect();
+        let path = manifest::write(args, &files, provenance, &progress)?;
+        let bytes = path.metadata().map_or(0, |m| m.len());
+        report.files.push((path, bytes));
+    }
     drop(progress);
     if args.json {
         output::emit(format!("{}\n", json(&report)).as_bytes())?;

@@ -128,6 +128,7 @@ pub(crate) fn text(model: &Model) -> String {
         (Role::OtherWeights, "other"),
         (Role::Training, "training"),
         (Role::Code, "code"),
+        (Role::Manifest, "manifest"),
         (Role::Asset, "assets"),
     ];
     for (role, label) in kinds {
@@ -192,6 +193,7 @@ fn role_name(role: Role) -> &'static str {
         Role::Tokenizer => "tokenizer",
         Role::Training => "training",
         Role::Code => "code",
+        Role::Manifest => "manifest",
         _ => "asset",
     }
 }
@@ -225,6 +227,8 @@ pub(crate) fn run(args: &Args, options: &ConvertOptions<'_>, progress: Progress)
         .allow_loss(args.allow_loss)
         .fsync(!args.no_fsync)
         .overwrite(args.force || is_empty)
+        .manifest(!args.no_manifest)
+        .provenance(convert::manifest::provenance(args, &progress)?)
         .observer(&progress);
     if let Some(max) = args.max_shard_size {
         saver = saver.max_shard_size(max);

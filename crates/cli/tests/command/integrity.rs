@@ -129,3 +129,66 @@ fn tensors_are_held_against_a_manifest_in_another_format() {
     assert_eq!(json["tensors"]["intact"], 1);
     run(&["verify", &other, "--tensors-only"]).expect(2);
 }
+
+#[test]
+fn a_conversion_writes_its_manifest_beside_the_result() {
+    let folder = Folder::new();
+    let path = model(&folder, "m");
+    let (file, out) = (format!("{path}/model.safetensors"), folder.path("out.pt"));
+    let source = run(&["hash", &file, "--json"]).expect(0).json();
+    let args = ["convert", &file, &out, "--values", "drop", "--manifest"];
+    let report = run(&[&args[..], &["--json"]].concat()).expect(0).json();
+    let manifest = folder.path("out.pt.weighbridge.json");
+    assert!(report["target"]["files"].as_array().expect("files").iter().any(|f| f["path"] == manifest));
+    run(&["verify", &out]).expect(0);
+    let text = std::fs::read_to_string(&manifest).expect("a manifest");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(value["provenance"]["source"], "model.safetensors");
+    assert_eq!(value["provenance"]["logical"], source["logical"]);
+    assert_eq!(value["provenance"]["files"][0]["sha256"], source["files"][0]["sha256"]);
+    assert_eq!(value["provenance"]["options"], serde_json::json!([["values", "drop"]]));
+    assert_eq!(value["models"][0]["logical"], source["logical"]);
+    // Nothing is replaced without leave, and the same conversion has the same manifest.
+    std::fs::remove_file(&out).expect("removed");
+    assert!(run(&args).expect(2).stderr.contains("--force"));
+    assert!(!Path::new(&out).exists());
+    run(&[&args[..], &["--force"]].concat()).expect(0);
+    assert_eq!(std::fs::read_to_string(&manifest).expect("a manifest"), text);
+    // A set is found by its index, and a folder by its name.
+    let set = folder.path("set.safetensors");
+    run(&["convert", &file, &set, "--max-shard-size", "1MB", "--manifest"]).expect(0);
+    run(&["verify", &folder.path("set.safetensors.index.json")]).expect(0);
+    let into = folder.path("into/");
+    run(&["convert", &file, &into, "--to", "safetensors", "--manifest"]).expect(0);
+    run(&["verify", &into]).expect(0);
+    folder.write("into/other.txt", "x");
+    run(&["verify", &into]).expect(0);
+}
+
+#[test]
+fn a_converted_model_has_a_manifest_unless_none_is_wanted() {
+    let folder = Folder::new();
+    let path = model(&folder, "m");
+    let (with, without, hashed) = (folder.path("with"), folder.path("without"), folder.path("hashed"));
+    run(&["convert", &path, &with]).expect(0);
+    run(&["verify", &with]).expect(0);
+    run(&["convert", &path, &without, "--no-manifest"]).expect(0);
+    assert!(!Path::new(&format!("{without}/weighbridge.json")).exists());
+    run(&["convert", &path, &hashed, "--manifest", "--dtype", "f16"]).expect(0);
+    let read = |folder: &str| -> serde_json::Value {
+        let text = std::fs::read(format!("{folder}/weighbridge.json")).expect("a manifest");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    assert_eq!(read(&with)["provenance"]["logical"], serde_json::Value::Null);
+    assert_eq!(read(&with)["provenance"]["source"], "m");
+    assert_eq!(read(&hashed)["provenance"]["options"], serde_json::json!([["dtype", "F16"]]));
+    assert_eq!(
+        read(&hashed)["provenance"]["logical"],
+        run(&["hash", &path, "--json"]).expect(0).json()["logical"]
+    );
+    // Weights that are swapped are found by the tensor.
+    std::fs::copy(format!("{with}/model.safetensors"), format!("{hashed}/model.safetensors"))
+        .expect("a copy");
+    let json = run(&["verify", &hashed, "--json"]).expect(1).json();
+    assert_eq!(json["differences"][0]["tensors"]["changed"][0]["name"], "a");
+}

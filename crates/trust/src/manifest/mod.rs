@@ -5,6 +5,7 @@
 //! of which only that is read.
 
 mod cache;
+mod checked;
 pub mod files;
 mod hashes;
 mod listing;
@@ -13,6 +14,7 @@ mod repair;
 mod text;
 mod verify;
 
+pub use checked::Checked;
 pub use files::{Cache, DigestOptions, FileDigest, digest_files};
 pub use hashes::{FileHashes, HashOptions, Hashes, hash, hash_files};
 pub use record::{

@@ -101,6 +101,12 @@ impl Recorded {
         Ok(Self { manifest, path: file, folder, only: Some(only) })
     }
 
+    /// The model of the manifest that a file is read for, by where the file is.
+    pub fn model_of(&self, file: &Path) -> Option<&ModelEntry> {
+        let below = file.strip_prefix(&self.folder).ok()?.to_str()?;
+        self.manifest.models.iter().find(|m| m.files.iter().any(|f| f == below))
+    }
+
     fn asked(&self, path: &str) -> bool {
         self.only.as_ref().is_none_or(|only| only.contains(path))
     }
@@ -131,6 +137,23 @@ impl Verification {
     /// Whether everything is as recorded.
     pub fn is_same(&self) -> bool {
         self.differences.is_empty()
+    }
+
+    /// The differences as an error, if there are any.
+    ///
+    /// # Errors
+    /// `Mismatch` with the first few.
+    pub fn into_result(self) -> Result<()> {
+        if self.is_same() {
+            return Ok(());
+        }
+        let mut told: Vec<String> =
+            self.differences.iter().take(5).map(|d| format!("{} ({})", d.path, d.change.as_str())).collect();
+        if self.differences.len() > told.len() {
+            told.push(format!("{} more", self.differences.len() - told.len()));
+        }
+        Err(Error::mismatch(format!("not as the manifest records it: {}", told.join(", ")))
+            .with_hint("see what changed (`weighbridge verify`), and fetch the model again or repair it"))
     }
 
     /// Whether a file could not be read, so that nobody knows whether it is as recorded.
