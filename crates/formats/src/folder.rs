@@ -7,6 +7,7 @@ use crate::archive::{Archive, Companion, Note, StorageInfo};
 use crate::error::{Error, Result};
 use crate::flat::listed;
 use crate::registry::Registry;
+use crate::source::Files;
 use crate::tensor::{Data, TensorInfo};
 use crate::value::Values;
 
@@ -44,6 +45,17 @@ pub(crate) fn choose(registry: &Registry, folder: &Path) -> Result<(PathBuf, Opt
         }
     }
     pick(registry, &names).map(|(name, note)| (folder.join(name), note)).map_err(|e| e.with_path(folder))
+}
+
+/// As [`choose`], among the files of a container that are in no folder of it.
+///
+/// # Errors
+/// As [`choose`].
+pub(crate) fn choose_of(registry: &Registry, files: &dyn Files) -> Result<(String, Option<Note>)> {
+    let names = files.names().into_iter().filter(|n| !n.contains('/')).take(ENTRIES);
+    let names: BTreeSet<String> = names.map(str::to_owned).collect();
+    let picked = pick(registry, &names).map(|(name, note)| (name.to_owned(), note));
+    picked.map_err(|e| e.with_path(files.container()))
 }
 
 fn pick<'n>(registry: &Registry, names: &'n BTreeSet<String>) -> Result<(&'n str, Option<Note>)> {

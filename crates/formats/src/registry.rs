@@ -10,7 +10,7 @@ use crate::folder;
 use crate::probe::{Confidence, Probe};
 use crate::shards;
 use crate::sniff;
-use crate::source::Source;
+use crate::source::{Files, Source};
 use crate::traits::{Deserializer, FormatInfo, ReadOptions, Serializer};
 
 /// A format with what this build can do with it.
@@ -250,6 +250,19 @@ impl Registry {
         }
         let (file, note) = folder::choose(self, path)?;
         let archive = self.open(Source::open(file)?, options)?;
+        Ok(match note {
+            Some(note) => Box::new(folder::Noted::new(archive, note)),
+            None => archive,
+        })
+    }
+
+    /// Opens the weights among the files of a container, chosen as [`Registry::open_path`] chooses in a folder.
+    ///
+    /// # Errors
+    /// As [`Registry::open_path`].
+    pub fn open_files(&self, files: &Arc<dyn Files>, options: &ReadOptions) -> Result<Box<dyn Archive>> {
+        let (name, note) = folder::choose_of(self, &**files)?;
+        let archive = self.open(Source::inside(files, &name)?, options)?;
         Ok(match note {
             Some(note) => Box::new(folder::Noted::new(archive, note)),
             None => archive,

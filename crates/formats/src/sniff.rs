@@ -181,8 +181,13 @@ pub(crate) fn non_model(probe: &Probe<'_>) -> Option<Error> {
     text(head, len)
 }
 
+const ENCRYPTED: &str = "a file that age encrypted";
+const OPEN_BY_KEY: &str = "give the key that opens it (`-i KEY`), or decrypt it first (`weighbridge decrypt`)";
+
 /// Archives and compressed streams by their marks.
 const ARCHIVES: &[(&[u8], &str, &str)] = &[
+    (b"age-encryption.org/", ENCRYPTED, OPEN_BY_KEY),
+    (b"-----BEGIN AGE ENCRYPTED FILE-----", ENCRYPTED, OPEN_BY_KEY),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", "unpack it and open what is in it"),
     (b"Rar!\x1A\x07", "a RAR archive", "unpack it and open what is in it"),
     (b"\x1F\x8B", "a gzip stream", "unpack it with `gunzip` (or `tar xzf`) and open what comes out"),

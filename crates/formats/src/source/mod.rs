@@ -1,6 +1,7 @@
 //! Where bytes come from: files by position, memory, maps, and whatever implements [`ReadAt`].
 
 mod file;
+mod files;
 #[cfg(feature = "mmap")]
 mod map;
 mod path;
@@ -13,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::tensor::zeroed;
 
-pub use path::is_plain_relative;
+pub use files::Files;
+pub use path::{fold, is_device, is_plain_relative};
 
 /// How a reader likes to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -110,6 +112,7 @@ impl ReadAt for Vec<u8> {
 pub struct Source {
     path: Option<PathBuf>,
     reader: Arc<dyn ReadAt>,
+    inside: Option<files::Inside>,
 }
 
 impl Source {
@@ -121,7 +124,7 @@ impl Source {
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let reader = file::PositionedFile::open(path).map_err(|e| e.with_path(path))?;
-        Ok(Self { path: Some(path.to_owned()), reader: Arc::new(reader) })
+        Ok(Self { path: Some(path.to_owned()), reader: Arc::new(reader), inside: None })
     }
 
     /// Maps a file into memory.
@@ -138,17 +141,17 @@ impl Source {
         let path = path.as_ref();
         // SAFETY: the caller promises what this function's documentation asks for.
         let reader = unsafe { map::MappedFile::open(path) }.map_err(|e| e.with_path(path))?;
-        Ok(Self { path: Some(path.to_owned()), reader: Arc::new(reader) })
+        Ok(Self { path: Some(path.to_owned()), reader: Arc::new(reader), inside: None })
     }
 
     /// Takes bytes in memory.
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
-        Self { path: None, reader: Arc::new(bytes.into()) }
+        Self { path: None, reader: Arc::new(bytes.into()), inside: None }
     }
 
     /// Takes a reader of the caller's own, such as ranges of an object store.
     pub fn from_reader(reader: Arc<dyn ReadAt>) -> Self {
-        Self { path: None, reader }
+        Self { path: None, reader, inside: None }
     }
 
     /// The path, where the source has one.
@@ -203,8 +206,11 @@ impl Source {
     ///
     /// # Errors
     /// `UnsafeContent` if the name is absolute, has `..`, or leads out of the folder by a link;
-    /// `InvalidOptions` if this source has no path.
+    /// `InvalidOptions` if this source has no path. In a container only its own files are looked at.
     pub fn sibling(&self, name: &str) -> Result<Source> {
+        if let Some(inside) = &self.inside {
+            return inside.sibling(name);
+        }
         let Some(path) = &self.path else {
             return Err(Error::invalid_options("a source in memory has no files beside it"));
         };

@@ -57,8 +57,8 @@ pub struct ExecuteOptions<'a> {
     pub threads: Option<usize>,
     /// Leave to replace files that exist. Default: no.
     pub overwrite: bool,
-    /// The permissions of new files, less the umask (Unix only). `None` keeps those of a file that is replaced,
-    /// and takes `0o666` for others.
+    /// The permissions of new files, less the umask (Unix only); new folders can be entered by whom these let read.
+    /// `None` keeps those of a file that is replaced, and takes `0o666` for others.
     pub mode: Option<u32>,
     /// The bytes that a thread copies at a time, which is the memory that it takes. At least 1.
     pub chunk_bytes: usize,

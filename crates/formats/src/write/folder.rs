@@ -90,7 +90,9 @@ pub fn replace_folder(
     let (mut staged, mut files) = stage_plan(plan, &folder, options)?;
     carry_over(&folder, staged.path(), &|name| !replaced.contains(&name.to_lowercase()) && keep(name))?;
     complete(staged.path(), &folder, options, &mut files)?;
-    let _ = fs::set_permissions(staged.path(), meta.permissions());
+    if options.mode.is_none() {
+        let _ = fs::set_permissions(staged.path(), meta.permissions());
+    }
     if options.fsync {
         stage::sync_folder(staged.path())?;
     }
@@ -148,14 +150,14 @@ fn stage_plan(
     folder: &Path,
     options: &ExecuteOptions<'_>,
 ) -> Result<(Temporary, Vec<PathBuf>)> {
-    let staged = Temporary::folder(folder)?;
+    let staged = Temporary::folder(folder, options)?;
     let mut inner: BTreeSet<PathBuf> = BTreeSet::new();
     for file in &plan.files {
         let ancestors = Path::new(&file.name).ancestors().skip(1);
         inner.extend(ancestors.filter(|a| !a.as_os_str().is_empty()).map(|a| staged.path().join(a)));
     }
     for path in &inner {
-        fs::create_dir(path).map_err(|e| Error::io("creating a subfolder", e).with_path(path))?;
+        stage::new_folder(path, options).map_err(|e| Error::io("creating a subfolder", e).with_path(path))?;
     }
     let names: Vec<PathBuf> = plan.files.iter().map(|f| folder.join(&f.name)).collect();
     let fresh = ExecuteOptions { overwrite: false, ..options.clone() };

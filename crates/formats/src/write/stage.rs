@@ -78,8 +78,8 @@ impl Temporary {
     }
 
     /// Creates a new folder.
-    pub(super) fn folder(target: &Path) -> Result<Self> {
-        let (path, ()) = create(target, |path| std::fs::create_dir(path))?;
+    pub(super) fn folder(target: &Path, options: &ExecuteOptions<'_>) -> Result<Self> {
+        let (path, ()) = create(target, |path| new_folder(path, options))?;
         Ok(Self { path, target: target.to_owned(), folder: true, placed: false })
     }
 
@@ -121,6 +121,18 @@ impl Drop for Temporary {
             };
         }
     }
+}
+
+/// Creates a folder with the permissions that fit those of its files: who may read them may enter it.
+pub(super) fn new_folder(path: &Path, options: &ExecuteOptions<'_>) -> io::Result<()> {
+    #[cfg(unix)]
+    if let Some(mode) = options.mode {
+        use std::os::unix::fs::DirBuilderExt;
+        let mode = mode & 0o777;
+        return std::fs::DirBuilder::new().mode(mode | 0o700 | (mode & 0o444) >> 2).create(path);
+    }
+    let _ = options;
+    std::fs::create_dir(path)
 }
 
 /// The error for a write that the system refused: which file, and for a full disk how much is needed.
