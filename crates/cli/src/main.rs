@@ -13,8 +13,8 @@ use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
 use crate::commands::{
-    card, check, checkpoint, completions, convert, diff, export, formats, hash, inspect, man, run, scan,
-    topics, verify, version,
+    card, check, checkpoint, completions, convert, decrypt, diff, encrypt, export, formats, hash, inspect, man,
+    run, scan, topics, verify, version,
 };
 use crate::exit::Exit;
 
@@ -54,6 +54,10 @@ enum Command {
     Version(version::Args),
     /// Write a model card from what a model's files say
     Card(card::Args),
+    /// Put a model into an encrypted file, which the tool age opens too
+    Encrypt(Box<encrypt::Args>),
+    /// Write what an encrypted file holds
+    Decrypt(Box<decrypt::Args>),
     /// List the formats, and what of each is read and written
     Formats(formats::Args),
     /// Print a shell's completion script
@@ -78,6 +82,8 @@ impl Command {
             Self::Checkpoint(args) => checkpoint::run(args),
             Self::Version(args) => version::run(args),
             Self::Card(args) => card::run(args),
+            Self::Encrypt(args) => encrypt::run(args),
+            Self::Decrypt(args) => decrypt::run(args),
             Self::Formats(args) => formats::run(args),
             Self::Completions(args) => completions::run(args),
             Self::Man(args) => man::run(args),
@@ -100,6 +106,8 @@ impl Command {
             Self::Checkpoint(args) => args.json(),
             Self::Version(args) => args.json(),
             Self::Card(args) => args.json,
+            Self::Encrypt(args) => args.json,
+            Self::Decrypt(args) => args.json,
             Self::Formats(args) => args.json,
             Self::Completions(_) | Self::Man(_) => false,
         }

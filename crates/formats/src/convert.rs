@@ -46,6 +46,8 @@ pub struct ConvertOptions<'a> {
     pub threads: Option<usize>,
     /// Leave to replace files that exist.
     pub overwrite: bool,
+    /// The permissions of the files, as [`ExecuteOptions::mode`] has them.
+    pub mode: Option<u32>,
     /// Who is told of progress and may cancel.
     pub observer: Option<&'a dyn Observer>,
 }
@@ -66,6 +68,7 @@ impl Default for ConvertOptions<'_> {
             fsync: true,
             threads: None,
             overwrite: false,
+            mode: None,
             observer: None,
         }
     }
@@ -179,6 +182,7 @@ fn write(
         fsync: options.fsync,
         threads: options.threads,
         overwrite: options.overwrite,
+        mode: options.mode,
         observer: options.observer,
         ..ExecuteOptions::default()
     };
@@ -193,8 +197,10 @@ fn write(
             _ => e,
         }
     })?;
-    let size = |path: &PathBuf| std::fs::metadata(path).map_or(0, |m| m.len());
+    let size = |path: &PathBuf| std::fs::metadata(path).map(|m| m.len()).ok();
     let source_files = source.files();
+    // Of files in a container the tensors are counted: nothing else says how much of it was read.
+    let bytes_in = source_files.iter().map(size).try_fold(0u64, |sum, n| Some(sum.saturating_add(n?)));
     let (mut casts, kept_wide) = transformed.report();
     let mut cast_total = CastStats::default();
     casts.iter().for_each(|c| cast_total.merge(&c.stats));
@@ -202,7 +208,7 @@ fn write(
     Ok(ConvertReport {
         source_format: source.format(),
         source_variety: source.variety(),
-        bytes_in: source_files.iter().map(size).fold(0, u64::saturating_add),
+        bytes_in: bytes_in.unwrap_or_else(|| source.bytes()),
         source_files,
         target_format: target.format.info.id,
         files,

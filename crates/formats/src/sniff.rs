@@ -182,7 +182,8 @@ pub(crate) fn non_model(probe: &Probe<'_>) -> Option<Error> {
 }
 
 const ENCRYPTED: &str = "a file that age encrypted";
-const OPEN_BY_KEY: &str = "give the key that opens it (`-i KEY`), or decrypt it first (`weighbridge decrypt`)";
+const OPEN_BY_KEY: &str =
+    "give the key that opens it (`-i KEY`), or decrypt it first (`weighbridge decrypt`)";
 
 /// Archives and compressed streams by their marks.
 const ARCHIVES: &[(&[u8], &str, &str)] = &[

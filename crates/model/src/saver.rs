@@ -71,6 +71,7 @@ pub struct ModelSaver<'a> {
     fsync: bool,
     threads: Option<usize>,
     overwrite: bool,
+    mode: Option<u32>,
     observer: Option<&'a dyn Observer>,
     registry: Registry,
     manifest: bool,
@@ -96,6 +97,7 @@ impl<'a> ModelSaver<'a> {
             fsync: true,
             threads: None,
             overwrite: false,
+            mode: None,
             observer: None,
             registry: Registry::builtin(),
             manifest: true,
@@ -251,6 +253,13 @@ impl<'a> ModelSaver<'a> {
         self
     }
 
+    /// The permissions of all files, less the umask, such as `0o600` for files that are the owner's alone; the folder
+    /// can be entered by whom they let read. By default those that the umask leaves.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
     /// Leave to replace a folder that exists. Its weights, in whatever format, give way to the new ones; files that
     /// are not saved anew stay. Default: no.
     pub fn overwrite(mut self, overwrite: bool) -> Self {
@@ -390,6 +399,7 @@ impl<'a> ModelSaver<'a> {
         options.fsync = self.fsync;
         options.threads = self.threads;
         options.overwrite = self.overwrite;
+        options.mode = self.mode;
         options.observer = self.observer;
         let planned: Vec<String> = plan.files.iter().map(|f| f.name.clone()).collect();
         let said = Mutex::new(Vec::new());

@@ -97,6 +97,18 @@ pub fn save(path: impl AsRef<Path>, archive: &dyn Archive) -> Result<ConvertRepo
     formats::save(&registry(), archive, path.as_ref(), &ConvertOptions::default())
 }
 
+/// As [`save`], with the choices of [`convert_with`].
+///
+/// # Errors
+/// As [`convert_with`].
+pub fn save_with(
+    path: impl AsRef<Path>,
+    archive: &dyn Archive,
+    options: &ConvertOptions<'_>,
+) -> Result<ConvertReport> {
+    formats::save(&registry(), archive, path.as_ref(), options)
+}
+
 /// Writes a model in the format that the target's name asks for.
 ///
 /// ```no_run

@@ -10,6 +10,7 @@ use weighbridge::{
     TensorCast, ValuesPolicy,
 };
 
+use super::keys::{self, Keys};
 use super::{model, topics};
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, parse_size, size};
@@ -28,6 +29,7 @@ Examples:
   weighbridge convert model/ old/ --to torch
   weighbridge convert tuned.safetensors new.onnx --into model.onnx --cast
   weighbridge convert pytorch_model.bin model.safetensors --manifest
+  weighbridge convert model.age model.safetensors -i key.txt
 
 A folder with a config.json is a whole model: written to another folder, its config states the new dtype, and its
 tokenizer and other files go along; weights in other formats do not. All of it appears, or nothing.
@@ -104,6 +106,11 @@ pub(crate) struct Args {
     /// Threads that copy and cast
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub(crate) threads: Option<u16>,
+    /// Permissions of the files, in octal; else those that the umask leaves, and 600 where the source is encrypted
+    #[arg(long, value_name = "MODE", value_parser = keys::parse_mode)]
+    pub(crate) mode: Option<u32>,
+    #[command(flatten)]
+    keys: Keys,
     /// Replace files that exist
     #[arg(long)]
     pub(crate) force: bool,
@@ -199,11 +206,17 @@ fn precision(args: &Args) -> Precision {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let whole = args.into.is_none() && model::is_whole(args);
+    let encrypted = args.keys.apply_to(&args.src);
+    let whole = !encrypted && args.into.is_none() && model::is_whole(args);
+    if args.manifest && encrypted {
+        let what = "a manifest of what was encrypted would not be the owner's alone";
+        return Err(weighbridge::Error::invalid_options(what)
+            .with_hint("convert without it, and make one where it may be read (`weighbridge hash --write`)"));
+    }
     if args.manifest && !whole {
         manifest::check_free(args)?;
     }
-    if let Some(exit) = topics::convert(&args.topics, &args.common(), args.to.is_none())? {
+    if !encrypted && let Some(exit) = topics::convert(&args.topics, &args.common(), args.to.is_none())? {
         if args.manifest {
             let progress = Progress::new(args.quiet || args.json);
             manifest::write(args, &[], manifest::provenance(args, &progress)?, &progress)?;
@@ -232,13 +245,20 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     options.fsync = !args.no_fsync;
     options.threads = args.threads.map(usize::from);
     options.overwrite = args.force;
+    options.mode = args.mode;
     if whole {
         return model::run(args, &options, progress);
     }
     options.observer = Some(&progress);
     // The source may be what is written to: its hashes are made before.
     let provenance = args.manifest.then(|| manifest::provenance(args, &progress)).transpose()?;
-    let mut report = weighbridge::convert_with(&args.src, &args.dst, &options)?;
+    let mut report = if encrypted {
+        // What was secret is written for its owner alone.
+        options.mode = args.mode.or(Some(0o600));
+        weighbridge::save_with(&args.dst, &*args.keys.open(&args.src)?, &options)?
+    } else {
+        weighbridge::convert_with(&args.src, &args.dst, &options)?
+    };
     if let Some(provenance) = provenance {
         let files: Vec<PathBuf> = report.files.iter().map(|(path, _)| path.clone()).collect();
         let path = manifest::write(args, &files, provenance, &progress)?;

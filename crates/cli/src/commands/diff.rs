@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use weighbridge::{DiffOptions, DiffReport, Result, TensorDiff, ValueDiff};
 
+use super::keys::Keys;
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, shortened};
 use crate::progress::Progress;
@@ -15,6 +16,7 @@ Examples:
   weighbridge diff pytorch_model.bin model.safetensors
   weighbridge diff model.safetensors model-bf16.safetensors --tolerance 0.01 --ignore-dtype
   weighbridge diff epoch-1.pt epoch-2.pt --values --json
+  weighbridge diff model.safetensors model.safetensors.age -i key.txt
 
 Exit codes: 0 equal, 1 different, 2 error.")]
 pub(crate) struct Args {
@@ -43,11 +45,13 @@ pub(crate) struct Args {
     /// No progress bar
     #[arg(long)]
     quiet: bool,
+    #[command(flatten)]
+    keys: Keys,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let a = weighbridge::open(&args.a)?;
-    let b = weighbridge::open(&args.b)?;
+    let a = args.keys.open(&args.a)?;
+    let b = args.keys.open(&args.b)?;
     let progress = Progress::new(args.quiet || args.json);
     let mut options = DiffOptions::default();
     options.tolerance = args.tolerance;

@@ -9,6 +9,7 @@ use weighbridge::torchscript::Script;
 use weighbridge::transform::Select;
 use weighbridge::{Archive, DType, Result, TensorInfo};
 
+use super::keys::Keys;
 use super::{model, script, topics};
 use crate::exit::Exit;
 use crate::output::{self, count, grouped, one_line, push_array, push_json_str, push_u64, shortened, size};
@@ -22,6 +23,7 @@ Examples:
   weighbridge inspect checkpoint.pt --tree
   weighbridge inspect my_topics.pickle
   weighbridge inspect bert-base/
+  weighbridge inspect bert-base.age -i key.txt
   weighbridge inspect checkpoint.pt --select model_state_dict")]
 pub(crate) struct Args {
     /// The file, the index of a sharded set, or a folder that holds a model
@@ -38,6 +40,8 @@ pub(crate) struct Args {
     /// Only this part: a path such as `model.state_dict`, which is taken off the names, or a pattern with `*`
     #[arg(long, value_name = "PATH")]
     select: Option<String>,
+    #[command(flatten)]
+    keys: Keys,
 }
 
 /// On a terminal, how many tensors of a longer list are shown from its beginning and from its end.
@@ -56,7 +60,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         let model: &Model = Box::leak(Box::new(model::open(&args.path)?));
         return show(model.weights(), Some(model), args);
     }
-    let mut archive = weighbridge::open(&args.path)?;
+    let mut archive = args.keys.open(&args.path)?;
     if plain && let Some(exit) = topics::inspect_archive(&*archive, args.json, args.all)? {
         return Ok(exit);
     }

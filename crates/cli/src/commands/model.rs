@@ -230,6 +230,9 @@ pub(crate) fn run(args: &Args, options: &ConvertOptions<'_>, progress: Progress)
         .manifest(!args.no_manifest)
         .provenance(convert::manifest::provenance(args, &progress)?)
         .observer(&progress);
+    if let Some(mode) = args.mode {
+        saver = saver.mode(mode);
+    }
     if let Some(max) = args.max_shard_size {
         saver = saver.max_shard_size(max);
     }

@@ -4,6 +4,7 @@ mod card;
 mod checkpoint;
 mod convert;
 mod diff;
+mod encrypt;
 mod errors;
 mod export;
 mod generated;

@@ -19,7 +19,9 @@ pub fn is_plain_relative(name: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty() && part.len() <= COMPONENT && !part.ends_with(['.', ' ']) && !is_device(part)
     };
-    name.len() <= WHOLE && !name.contains(|c: char| matches!(c, '\\' | ':') || c.is_control()) && name.split('/').all(plain)
+    name.len() <= WHOLE
+        && !name.contains(|c: char| matches!(c, '\\' | ':') || c.is_control())
+        && name.split('/').all(plain)
 }
 
 /// Whether Windows takes a file of this name for a device.
@@ -28,7 +30,9 @@ pub fn is_device(name: &str) -> bool {
     let stem = lower.split('.').next().unwrap_or_default().trim_end();
     let numbered = stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt"));
     DEVICES.contains(&stem)
-        || numbered.is_some_and(|n| matches!(n, "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "\u{b9}" | "\u{b2}" | "\u{b3}"))
+        || numbered.is_some_and(|n| {
+            matches!(n, "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "\u{b9}" | "\u{b2}" | "\u{b3}")
+        })
 }
 
 /// A name in the form in which two that some system takes for one are equal: where case does not count they would be
@@ -102,7 +106,9 @@ mod tests {
         ] {
             assert!(!is_plain_relative(bad), "{bad:?}");
         }
-        for good in ["model-00001-of-00002.safetensors", "sub/part.bin", "ü.bin", "..x", "console", "com0", ".hidden"] {
+        for good in
+            ["model-00001-of-00002.safetensors", "sub/part.bin", "ü.bin", "..x", "console", "com0", ".hidden"]
+        {
             assert!(is_plain_relative(good), "{good:?}");
         }
     }

@@ -115,7 +115,11 @@ impl ReadAt for Armored {
             let ready = bytes.get(within..count).unwrap_or_default();
             let take = ready.len().min(buf.len());
             // A line in the middle that is padded stands for less than its place.
-            if take == 0 || lines > 1 && count as u64 != lines * LINE && (at - within as u64 + count as u64) != self.len {
+            if take == 0
+                || lines > 1
+                    && count as u64 != lines * LINE
+                    && (at - within as u64 + count as u64) != self.len
+            {
                 return Err(Error::malformed("a line of the armor is shorter than the others").at_offset(at));
             }
             let (now, later) = buf.split_at_mut(take);

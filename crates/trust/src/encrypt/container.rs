@@ -6,9 +6,10 @@ use std::sync::Arc;
 use weighbridge_formats::source::Files;
 use weighbridge_formats::{Archive, ReadAt, ReadOptions, Registry, Result, Source};
 
+use super::Identities;
+use super::armor::Armored;
 use super::reader::{Reader, head_of};
 use super::tar::{self, Listing, Member};
-use super::Identities;
 
 /// The first bytes of an age file that is no armor.
 const BINARY: &[u8] = b"age-encryption.org/";
@@ -23,6 +24,19 @@ pub fn is_encrypted(path: &Path) -> Result<bool> {
     }
     let source = Source::open(path)?;
     Ok(begins_age(&head_of(&**source.reader()).map_err(|e| e.with_path(path))?))
+}
+
+/// Whether an age file is encrypted with a passphrase, and not to keys, by its header.
+///
+/// # Errors
+/// What opening it says.
+pub fn is_for_passphrase(path: &Path) -> Result<bool> {
+    let source = Source::open(path)?;
+    let mut head = head_of(&**source.reader()).map_err(|e| e.with_path(path))?;
+    if is_armored(&head) {
+        head = head_of(&Armored::new(source.reader().clone())?).map_err(|e| e.with_path(path))?;
+    }
+    Ok(head.windows(10).any(|w| w == b"\n-> scrypt"))
 }
 
 pub(super) fn begins_age(head: &[u8]) -> bool {

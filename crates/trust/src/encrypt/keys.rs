@@ -59,6 +59,14 @@ impl Passphrase {
     }
 }
 
+impl PartialEq for Passphrase {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.expose_secret() == other.0.expose_secret()
+    }
+}
+
+impl Eq for Passphrase {}
+
 impl fmt::Debug for Passphrase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Passphrase(..)")
@@ -190,7 +198,7 @@ impl Identities {
     /// What reading the file and `ask` say; `InvalidOptions` where there is no key in it, or the passphrase is wrong;
     /// `Unsupported` for SSH keys of other kinds. No message has a part of the file in it.
     pub fn add_file(&mut self, path: &Path, ask: &mut dyn FnMut(&Path) -> Result<Passphrase>) -> Result<()> {
-        self.notes.extend(readable_by_others(path));
+        self.notes.extend(exposed(path));
         let text = read_secret(path)?;
         self.add_text(&text, path, ask).map_err(|e| e.with_path(path))
     }
@@ -331,18 +339,22 @@ fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
     Ok(Zeroizing::new(text.to_owned()))
 }
 
-/// A warning for a file of secrets that others can read.
+/// A warning for a file with a secret in it that others can read.
+pub fn exposed(path: &Path) -> Option<Note> {
+    mode_note(path)
+}
+
 #[cfg(unix)]
-fn readable_by_others(path: &Path) -> Option<Note> {
+fn mode_note(path: &Path) -> Option<Note> {
     use std::os::unix::fs::PermissionsExt as _;
     let mode = std::fs::metadata(path).ok()?.permissions().mode() & 0o777;
     (mode & 0o077 != 0).then(|| {
         let path = path.display();
-        Note::warning(format!("{path} holds a secret key, and others may use it (mode {mode:03o}): `chmod 600`"))
+        Note::warning(format!("{path} holds a secret, and others may read it (mode {mode:03o}): `chmod 600`"))
     })
 }
 
 #[cfg(not(unix))]
-fn readable_by_others(_: &Path) -> Option<Note> {
+fn mode_note(_: &Path) -> Option<Note> {
     None
 }

@@ -22,8 +22,8 @@ mod tar;
 #[cfg(test)]
 mod tests;
 
-pub use container::{Encrypted, is_encrypted};
-pub use keys::{Identities, Passphrase, Recipients, generate_identity};
+pub use container::{Encrypted, is_encrypted, is_for_passphrase};
+pub use keys::{Identities, Passphrase, Recipients, exposed, generate_identity};
 pub use run::{DecryptOptions, Decrypted, EncryptOptions, decrypt, encrypt};
 
 /// The bytes of plaintext in a chunk of age's payload.

@@ -38,7 +38,10 @@ type Input = BufReader<Cursor>;
 impl Reader {
     /// Opens a file: its header is checked, a key is found, and the last chunk is decrypted, so that a file that was
     /// cut short is no file.
-    pub(super) fn open(source: Arc<dyn ReadAt>, identities: impl std::borrow::Borrow<Identities>) -> Result<Self> {
+    pub(super) fn open(
+        source: Arc<dyn ReadAt>,
+        identities: impl std::borrow::Borrow<Identities>,
+    ) -> Result<Self> {
         let fetched: Arc<AtomicU64> = Arc::default();
         let source: Arc<dyn ReadAt> = Arc::new(Counted { source, fetched: fetched.clone() });
         let source = match super::container::is_armored(&head_of(&*source)?) {
@@ -75,7 +78,8 @@ impl Reader {
         self.source.read_at(0, &mut head)?;
         let Some(mac) = head.windows(5).position(|w| w == b"\n--- ") else {
             let what = if head.len() < HEADER_BYTES {
-                Error::malformed("the file ends within its header").with_hint("it was cut short: fetch it again")
+                Error::malformed("the file ends within its header")
+                    .with_hint("it was cut short: fetch it again")
             } else {
                 Error::limit(format!("the header of this age file is longer than {HEADER_BYTES} bytes"))
             };
@@ -95,10 +99,10 @@ impl Reader {
 
     /// A stream at the first chunk, whose end is known to be authentic.
     fn stream(&self, identities: &Identities) -> Result<Stream> {
-        let decryptor = age::Decryptor::new_buffered(self.input()).map_err(|e| header_error(e))?;
+        let decryptor = age::Decryptor::new_buffered(self.input()).map_err(header_error)?;
         let key = self.key.with(identities);
         let mut reader =
-            decryptor.decrypt(std::iter::once(&key as &dyn age::Identity)).map_err(|e| header_error(e))?;
+            decryptor.decrypt(std::iter::once(&key as &dyn age::Identity)).map_err(header_error)?;
         let len = reader.seek(SeekFrom::End(0)).map_err(|e| {
             if e.get_ref().is_some_and(|inner| inner.is::<Error>()) {
                 return unwrapped(e, "reading");
@@ -201,7 +205,7 @@ impl ReadAt for Reader {
 /// The bytes that are inside of sealed chunks.
 fn plain_len(sealed: u64) -> Result<u64> {
     let chunks = sealed.div_ceil(CHUNK + TAG);
-    let last = sealed.checked_sub(chunks.saturating_sub(1) * (CHUNK + TAG)).unwrap_or_default();
+    let last = sealed.saturating_sub(chunks.saturating_sub(1) * (CHUNK + TAG));
     // An empty last chunk is right only where there is nothing at all.
     if last < TAG || last == TAG && chunks > 1 {
         return Err(cut_short());

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weighbridge_formats::source::{fold, is_plain_relative};
-use weighbridge_formats::write::{
-    ExecuteOptions, FilePlan, WritePlan, Written, execute, execute_folder,
-};
+use weighbridge_formats::write::{ExecuteOptions, FilePlan, WritePlan, Written, execute, execute_folder};
 use weighbridge_formats::{Data, Error, ReadAt, Result, Source};
 
 use super::container::Encrypted;
@@ -94,8 +92,10 @@ pub fn decrypt(
     let mut plan = WritePlan::default();
     if folder {
         if !opened.is_folder() {
-            return Err(Error::invalid_options("there is no folder in this file, so nothing is to be unpacked")
-                .with_path(input));
+            return Err(Error::invalid_options(
+                "there is no folder in this file, so nothing is to be unpacked",
+            )
+            .with_path(input));
         }
         for (name, _) in opened.members() {
             let mut file = FilePlan::new(name);
@@ -129,7 +129,11 @@ fn in_container(error: Error, input: &Path) -> Error {
 fn place(output: &Path) -> Result<(PathBuf, String)> {
     let name = output.file_name().and_then(|n| n.to_str()).filter(|_| !output.is_dir());
     let name = name.ok_or_else(|| {
-        let what = if output.is_dir() { "this is a folder, and a file is to be written" } else { "this is no file name in UTF-8" };
+        let what = if output.is_dir() {
+            "this is a folder, and a file is to be written"
+        } else {
+            "this is no file name in UTF-8"
+        };
         Error::invalid_options(what).with_path(output).with_hint("name the file")
     })?;
     Ok((output.parent().unwrap_or(Path::new("")).to_owned(), name.to_owned()))
@@ -160,7 +164,8 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>> {
                 return Err(Error::invalid_options(what).with_path(path).with_hint("rename one of them"));
             }
             if found.len() >= ENTRIES || depth > DEPTH {
-                let what = format!("the folder has more than {ENTRIES} entries, or nests deeper than {DEPTH}");
+                let what =
+                    format!("the folder has more than {ENTRIES} entries, or nests deeper than {DEPTH}");
                 return Err(Error::limit(what).with_path(folder));
             }
             let kind = entry.file_type().map_err(|e| Error::io("opening", e).with_path(&path))?;

@@ -59,7 +59,9 @@ impl Sealed {
         let sink = Blocks { block: Vec::new(), send };
         let fail = |e| Error::io("preparing the header", e);
         let out = match armor {
-            true => Out::Armored(Box::new(ArmoredWriter::wrap_output(sink, Format::AsciiArmor).map_err(fail)?)),
+            true => {
+                Out::Armored(Box::new(ArmoredWriter::wrap_output(sink, Format::AsciiArmor).map_err(fail)?))
+            }
             false => Out::Plain(sink),
         };
         let count = Arc::new(AtomicU64::new(0));
@@ -73,7 +75,8 @@ impl Sealed {
                 .with_hint("encrypt to a key that they share"));
         }
         let chunks = plain.len().div_ceil(CHUNK).max(1);
-        let sealed = chunks.checked_mul(TAG).and_then(|tags| tags.checked_add(plain.len())?.checked_add(header));
+        let sealed =
+            chunks.checked_mul(TAG).and_then(|tags| tags.checked_add(plain.len())?.checked_add(header));
         let len = sealed.and_then(|n| if armor { armored_len(n) } else { Some(n) });
         let len = len.ok_or_else(|| Error::limit("the file would be longer than 64 bits count"))?;
         let sealer = Sealer { plain, writer, blocks };

@@ -199,7 +199,8 @@ pub(super) struct Listing {
 
 /// Whether bytes begin as a tar does.
 pub(super) fn is_tar(head: &[u8]) -> bool {
-    head.get(..BLOCK as usize).is_some_and(|block| checked(block).is_some()) && head.get(257..262) == Some(b"ustar")
+    head.get(..BLOCK as usize).is_some_and(|block| checked(block).is_some())
+        && head.get(257..262) == Some(b"ustar")
 }
 
 /// Lists a tar without reading its files.
@@ -249,12 +250,15 @@ pub(super) fn list(tar: &dyn ReadAt) -> Result<Listing> {
                 }
                 EntryType::GNULongLink => return Err(link(at)),
                 _ => {
-                    for (key, value) in pax_records(&records).ok_or_else(|| broken("a pax record is broken"))? {
+                    for (key, value) in
+                        pax_records(&records).ok_or_else(|| broken("a pax record is broken"))?
+                    {
                         match (kind, &*key) {
                             (EntryType::XGlobalHeader, "comment") => walk.marked |= value == MARK,
                             (_, "path") => path = Some(value),
                             (_, "size") => {
-                                size = Some(value.parse().map_err(|_| broken("a length in pax is no number"))?);
+                                size =
+                                    Some(value.parse().map_err(|_| broken("a length in pax is no number"))?);
                             }
                             (_, "linkpath") => return Err(link(at)),
                             (_, key) if key.starts_with("GNU.sparse") => {
@@ -285,7 +289,9 @@ pub(super) fn list(tar: &dyn ReadAt) -> Result<Listing> {
                 }
             }
         }
-        at = end.checked_next_multiple_of(BLOCK).ok_or_else(|| broken("a member passes the end of the tar"))?;
+        at = end
+            .checked_next_multiple_of(BLOCK)
+            .ok_or_else(|| broken("a member passes the end of the tar"))?;
     }
     walk.finish()
 }
@@ -349,7 +355,8 @@ impl Walk {
             for member in &mut self.members {
                 member.name.drain(..root.len());
             }
-            self.folders = self.folders.iter().filter_map(|f| f.strip_prefix(&*root).map(Into::into)).collect();
+            self.folders =
+                self.folders.iter().filter_map(|f| f.strip_prefix(&*root).map(Into::into)).collect();
         }
         let mut files: HashMap<String, &str> = HashMap::with_capacity(self.members.len());
         for member in &self.members {
@@ -372,7 +379,8 @@ impl Walk {
                     None => files.contains_key(&folded),
                 };
                 if clash {
-                    let what = format!("{folder:?} in the tar is the name of two things where case does not count");
+                    let what =
+                        format!("{folder:?} in the tar is the name of two things where case does not count");
                     return Err(Error::unsafe_content(what));
                 }
                 spelled.insert(folded, folder);

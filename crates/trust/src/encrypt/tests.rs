@@ -1,7 +1,9 @@
+//! Encryption held against damage, tricks and its own promises.
+
 use std::fs;
 use std::path::Path;
 
-use weighbridge_formats::{Data, DType, ErrorKind, MemoryArchive, ReadOptions, Registry, Source, Tensor};
+use weighbridge_formats::{DType, Data, ErrorKind, MemoryArchive, ReadOptions, Registry, Source, Tensor};
 
 use super::*;
 
@@ -97,14 +99,16 @@ fn one_tensor_costs_its_chunks_alone() {
     let (recipients, identities) = keys(dir.path());
     let bytes: Vec<Vec<u8>> = (0..64).map(|i| vec![i; 1 << 20]).collect();
     let tensor = |(i, b): (usize, &Vec<u8>)| {
-        Tensor::new(format!("t{i:02}"), DType::U8, [1u64 << 20].as_slice(), Data::Owned(b.clone().into())).unwrap()
+        Tensor::new(format!("t{i:02}"), DType::U8, [1u64 << 20].as_slice(), Data::Owned(b.clone().into()))
+            .unwrap()
     };
     let archive = MemoryArchive::new(bytes.iter().enumerate().map(tensor)).unwrap();
     let folder = dir.path().join("model");
     fs::create_dir(&folder).unwrap();
     fs::write(folder.join("config.json"), "{}").unwrap();
     let registry = Registry::builtin();
-    weighbridge_formats::save(&registry, &archive, &folder.join("model.safetensors"), &Default::default()).unwrap();
+    weighbridge_formats::save(&registry, &archive, &folder.join("model.safetensors"), &Default::default())
+        .unwrap();
     let sealed = dir.path().join("model.age");
     encrypt(&folder, &sealed, &recipients, &quick()).unwrap();
     let whole = fs::metadata(&sealed).unwrap().len();
@@ -138,9 +142,8 @@ fn whatever_is_changed_cut_or_moved_is_found_and_nothing_is_left() {
     let output = dir.path().join("out");
     let try_it = |what: &str, bytes: &[u8]| {
         fs::write(&bad, bytes).unwrap();
-        let error = decrypt(&bad, &output, &identities, &DecryptOptions::default())
-            .map(|_| ())
-            .expect_err(what);
+        let error =
+            decrypt(&bad, &output, &identities, &DecryptOptions::default()).map(|_| ()).expect_err(what);
         let kind = error.kind();
         assert!(
             matches!(kind, ErrorKind::Mismatch | ErrorKind::Malformed | ErrorKind::InvalidOptions),
@@ -156,8 +159,17 @@ fn whatever_is_changed_cut_or_moved_is_found_and_nothing_is_left() {
         // The first line names the format; a file of another format is no age file.
         try_it(&format!("bit {at}"), &bytes);
     }
-    for len in [good.len() - 1, good.len() - 16, begin + 3 * chunk, begin + chunk, begin + 1, begin, begin - 1, 30, 0]
-    {
+    for len in [
+        good.len() - 1,
+        good.len() - 16,
+        begin + 3 * chunk,
+        begin + chunk,
+        begin + 1,
+        begin,
+        begin - 1,
+        30,
+        0,
+    ] {
         try_it(&format!("cut to {len}"), &good[..len]);
     }
     for len in [1, 16, 65_552] {
@@ -221,10 +233,27 @@ fn headers_without_end_cost_little() {
     let stanzas = format!("age-encryption.org/v1\n{}--- AAAA\n", stanza.repeat(900));
     let armor = format!("-----BEGIN AGE ENCRYPTED FILE-----\n{}", "A".repeat(9_000_000));
     let spaces = format!("{}-----BEGIN AGE ENCRYPTED FILE-----\n", " ".repeat(3000));
-    for text in [&*long, &many, &stanzas, &armor, &spaces, "age-encryption.org/v1\n", "age-encryption.org/v2\n--- x\n"] {
+    for text in [
+        &*long,
+        &many,
+        &stanzas,
+        &armor,
+        &spaces,
+        "age-encryption.org/v1\n",
+        "age-encryption.org/v2\n--- x\n",
+    ] {
         fs::write(&file, text).unwrap();
         let error = Encrypted::open(&file, &identities).unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::LimitExceeded | ErrorKind::Malformed | ErrorKind::Mismatch | ErrorKind::Unsupported), "{error}");
+        assert!(
+            matches!(
+                error.kind(),
+                ErrorKind::LimitExceeded
+                    | ErrorKind::Malformed
+                    | ErrorKind::Mismatch
+                    | ErrorKind::Unsupported
+            ),
+            "{error}"
+        );
     }
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
 }
@@ -241,12 +270,18 @@ fn no_secret_is_shown() {
     let passphrase = Passphrase::new(secret.clone()).unwrap();
     let mut recipients = Recipients::new();
     let mut said = format!("{identities:?} {passphrase:?} {recipients:?}");
-    for wrong in [secret.clone(), secret.to_lowercase(), format!("{secret}x"), format!("ssh-ed25519 {secret}")] {
+    for wrong in
+        [secret.clone(), secret.to_lowercase(), format!("{secret}x"), format!("ssh-ed25519 {secret}")]
+    {
         let error = recipients.add(&wrong).unwrap_err();
         said.push_str(&format!("{error} {error:?} {:?}", error.hint()));
     }
     let bad = dir.path().join("bad.txt");
-    for content in [format!("{secret}x\n"), format!("x{secret}"), format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{secret}\n")] {
+    for content in [
+        format!("{secret}x\n"),
+        format!("x{secret}"),
+        format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{secret}\n"),
+    ] {
         fs::write(&bad, content).unwrap();
         let error = Identities::new().add_file(&bad, &mut |_| panic!()).unwrap_err();
         said.push_str(&format!("{error} {error:?}"));
@@ -283,8 +318,11 @@ fn keys_and_what_is_decrypted_are_private() {
     assert!(open.notes()[0].text.contains("chmod 600"), "{:?}", open.notes());
 }
 
+/// A member's name, kind and content.
+type TarEntry<'a> = (&'a [u8], u8, &'a [u8]);
+
 /// A tar of our own making, sealed and opened.
-fn opened_tar(dir: &Path, entries: &[(&[u8], u8, &[u8])]) -> weighbridge_formats::Result<Encrypted> {
+fn opened_tar(dir: &Path, entries: &[TarEntry<'_>]) -> weighbridge_formats::Result<Encrypted> {
     let (recipients, identities) = {
         let key = dir.join("key.txt");
         if key.exists() {
@@ -316,10 +354,11 @@ fn opened_tar(dir: &Path, entries: &[(&[u8], u8, &[u8])]) -> weighbridge_formats
 #[test]
 fn tars_with_tricks_are_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let fine = opened_tar(dir.path(), &[(b"./", b'5', b""), (b"./a/b", b'0', b"1"), (b"c", b'0', b"22")]).unwrap();
+    let fine =
+        opened_tar(dir.path(), &[(b"./", b'5', b""), (b"./a/b", b'0', b"1"), (b"c", b'0', b"22")]).unwrap();
     assert_eq!(fine.members().collect::<Vec<_>>(), [("a/b", 1), ("c", 2)]);
     let long = b"17 path=../../x\n\0";
-    let tricks: &[(&str, &[(&[u8], u8, &[u8])])] = &[
+    let tricks: &[(&str, &[TarEntry<'_>])] = &[
         ("parent", &[(b"../x", b'0', b"1")]),
         ("inner parent", &[(b"a/../../x", b'0', b"1")]),
         ("absolute", &[(b"/etc/x", b'0', b"1")]),
