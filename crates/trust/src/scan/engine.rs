@@ -12,6 +12,7 @@ use super::inspectors;
 use super::policy::Policy;
 use super::report::{FileReport, Place, Report, Verdict};
 use super::subject::{Bounds, HEAD, Part, Role, Sink, Subject, finding};
+use super::unpack::{Fault, unpack};
 use super::walk::{Found, walk};
 
 /// How to scan.
@@ -116,8 +117,9 @@ fn look(path: &Path, source: Source, options: &ScanOptions<'_>) -> FileReport {
     let name = path.to_string_lossy().into_owned();
     // The last that was found is looked at first: what a container holds is unpacked, looked at and let go before the
     // next of its members, so that only one of each depth is in memory.
-    let mut waiting = vec![Part { name, source, place: place.clone(), role: Role::Anything }];
+    let mut waiting = vec![Part { name, source, place: place.clone(), role: Role::Anything, packing: None }];
     while let Some(part) = waiting.pop() {
+        let Some(part) = unpacked(part, &mut sink) else { continue };
         let mut head = vec![0; part.source.len().min(HEAD) as usize];
         let read = part.source.reader().read_at(0, &mut head);
         let (source, name, place, role) = (&part.source, part.name.as_str(), &part.place, part.role);
@@ -132,4 +134,34 @@ fn look(path: &Path, source: Source, options: &ScanOptions<'_>) -> FileReport {
     let (findings, kinds) = sink.close(&place);
     let verdict = findings.iter().map(|f| f.verdict).max().unwrap_or_default();
     FileReport { path: path.to_owned(), bytes, verdict, kinds, findings }
+}
+
+/// A part with its bytes unpacked, as far as they can be; what stands in the way is a finding, unless the part is a guess
+/// that turns out to be wrong.
+fn unpacked(mut part: Part, sink: &mut Sink<'_>) -> Option<Part> {
+    let Some(packing) = part.packing.take() else { return Some(part) };
+    let result = unpack(&part.source, packing, &sink.allowance);
+    let guess = part.role == Role::Guess;
+    match result.fault {
+        Some(Fault::Broken(_)) if guess && result.source.len() == 0 => return None,
+        Some(Fault::Broken(why)) if !guess => {
+            let name = packing.name();
+            let what =
+                format!("the {name} stream is broken after {} unpacked bytes: {why}", result.source.len());
+            sink.finding(finding(&part.place, "archive-unread", Verdict::Unknown, what));
+        }
+        Some(Fault::Bomb) => {
+            let (bytes, most) = (part.source.len(), sink.bounds.unpacked);
+            let what = format!(
+                "{bytes} bytes unpack to {} and more: all of the file's parts together may take {most} and {} for each \
+                 of its own",
+                result.source.len(),
+                sink.bounds.unpacked_per_byte
+            );
+            sink.finding(finding(&part.place, "zip-bomb", Verdict::Unknown, what));
+        }
+        _ => {}
+    }
+    part.source = result.source;
+    Some(part)
 }

@@ -6,9 +6,10 @@
 use weighbridge_formats::{ErrorKind, Result};
 
 use super::others::OTHERS;
-use super::pickle;
 use super::report::Verdict;
 use super::subject::{Role, Sink, Subject};
+use super::unpack::Packing;
+use super::{containers, pickle, script, zip};
 
 /// One kind of thing that is looked at.
 pub(super) struct Inspector {
@@ -23,12 +24,56 @@ pub(super) struct Inspector {
 }
 
 /// A new kind is a row here. What is claimed is not searched for pickles.
-static INSPECTORS: &[Inspector] = &[Inspector {
-    kind: "pickle",
-    fits: |s| s.role == Role::Pickle || pickle::begins(s.head) || pickle::begins_unmarked(s.head),
-    inspect: pickle::inspect,
-    claims: true,
-}];
+static INSPECTORS: &[Inspector] = &[
+    Inspector { kind: "zip", fits: zip::fits, inspect: zip::inspect, claims: true },
+    Inspector {
+        kind: "tar",
+        fits: |s| containers::is_tar(s.head),
+        inspect: containers::inspect_tar,
+        claims: true,
+    },
+    Inspector {
+        kind: "compressed",
+        fits: |s| Packing::of(s.head).is_some(),
+        inspect: containers::inspect_packed,
+        claims: true,
+    },
+    Inspector {
+        kind: "npy",
+        fits: |s| s.head.starts_with(b"\x93NUMPY"),
+        inspect: containers::inspect_npy,
+        claims: true,
+    },
+    Inspector {
+        kind: "archive",
+        fits: |s| containers::is_unread(s.head),
+        inspect: containers::refuse,
+        claims: false,
+    },
+    Inspector {
+        kind: "program",
+        fits: |s| containers::executable(s).is_some(),
+        inspect: containers::inspect_executable,
+        claims: false,
+    },
+    Inspector {
+        kind: "stand-in",
+        fits: |s| containers::stand_in(s).is_some(),
+        inspect: containers::inspect_stand_in,
+        claims: false,
+    },
+    Inspector { kind: "torchscript code", fits: script::fits, inspect: script::inspect, claims: true },
+    Inspector {
+        kind: "pickle",
+        fits: |s| {
+            matches!(s.role, Role::Pickle | Role::Script)
+                || pickle::begins(s.head)
+                || pickle::begins_unmarked(s.head)
+        },
+        inspect: pickle::inspect,
+        claims: true,
+    },
+];
 
 /// Looks at a subject with every inspector that fits it. One that fails leaves a finding: what could not be read was not
 /// looked at.

@@ -7,6 +7,7 @@
 #![allow(dead_code)]
 
 mod base64;
+mod containers;
 mod engine;
 mod gguf;
 mod hdf5;
@@ -25,10 +26,13 @@ mod report;
 mod rules;
 mod safetensors;
 mod sarif;
+mod script;
 mod subject;
 mod template;
 mod tensorflow;
+mod unpack;
 mod walk;
+mod zip;
 
 pub use engine::{ScanOptions, scan, scan_source};
 pub use json::JSON_VERSION;

@@ -66,6 +66,8 @@ rules! {
     "path-escape", High, "a name leads out of the folder or archive",
         "whoever follows or unpacks it reads or writes where the sender chose",
         "do not unpack it by a tool that follows such names";
+    "pickle-allocates", Medium, "a pickle asks for far more memory than it is long",
+        "loading it takes the memory, and may take the machine down", CONVERT;
     "pickle-broken", Medium, "a pickle breaks off or is malformed",
         "what stands before the fault has run by the time a loader meets it", FETCH;
     "pickle-build", Critical, "a pickle changes something that it imported",

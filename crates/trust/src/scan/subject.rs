@@ -8,6 +8,7 @@ use weighbridge_formats::{Limits, Result, Source};
 use super::policy::Policy;
 use super::report::{Finding, Place, Verdict};
 use super::rules::rule;
+use super::unpack::Packing;
 
 /// How much of a subject's beginning is read before anything looks at it.
 pub(crate) const HEAD: u64 = 4096;
@@ -156,6 +157,8 @@ pub(crate) struct Part {
     pub(crate) source: Source,
     pub(crate) place: Place,
     pub(crate) role: Role,
+    /// How its bytes are packed, if they are: they are unpacked when its turn comes.
+    pub(crate) packing: Option<Packing>,
 }
 
 /// Where inspectors put what they find in a file.
@@ -239,6 +242,23 @@ impl<'a> Sink<'a> {
         source: Source,
         place: Place,
     ) -> bool {
+        self.queue(Part { name: name.into(), source, place, role, packing: None })
+    }
+
+    /// As [`Sink::nested_as`], for bytes that are packed.
+    pub(crate) fn nested_packed(
+        &mut self,
+        role: Role,
+        name: impl Into<String>,
+        source: Source,
+        place: Place,
+        packing: Packing,
+    ) -> bool {
+        self.queue(Part { name: name.into(), source, place, role, packing: Some(packing) })
+    }
+
+    fn queue(&mut self, part: Part) -> bool {
+        let place = &part.place;
         self.parts += 1;
         if self.parts > self.bounds.parts || place.members.len() > self.bounds.depth {
             if !self.full {
@@ -248,11 +268,11 @@ impl<'a> Sink<'a> {
                      looked at",
                     self.bounds.depth, self.bounds.parts
                 );
-                self.finding(finding(&place, "zip-bomb", Verdict::Unknown, what));
+                self.finding(finding(place, "zip-bomb", Verdict::Unknown, what));
             }
             return false;
         }
-        self.pending.push(Part { name: name.into(), source, place, role });
+        self.pending.push(part);
         true
     }
 

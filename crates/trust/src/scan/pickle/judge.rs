@@ -92,6 +92,10 @@ const EVENTS: usize = 1000;
 const NESTED: usize = 100_000;
 /// How deep a function may rebuild by a function.
 const DEPTH: u32 = 4;
+/// The most elements that a call may make of numbers alone.
+const MOST_ELEMENTS: u64 = 1 << 30;
+/// Libraries all of whose honest calls are in the table: another call of theirs, by REDUCE, is none that a writer made.
+const CLOSED: &[&str] = &["torch", "numpy", "pandas", "scipy", "joblib"];
 
 impl Trace<'_> {
     pub(super) fn event(
@@ -273,6 +277,7 @@ impl Trace<'_> {
         let callable = Value::Global(n);
         let shape = match self.grant(n)? {
             Grant::Value => {
+                self.asks_for_much(n, args);
                 self.names.get_mut(n as usize)?.used = true;
                 return Some(self.node(Kind::Object, callable, args));
             }
@@ -295,7 +300,10 @@ impl Trace<'_> {
                 }
                 self.instantiated(*class, args)
             }
-            (Shape::Instance, [class @ Value::Global(_), ..]) => self.instantiated(*class, args),
+            (Shape::Instance, [class @ Value::Global(_), ..]) => {
+                self.asks_for_much(n, args);
+                self.instantiated(*class, args)
+            }
             (Shape::Attribute, [Value::Global(class), name @ Value::Text(_)]) => {
                 let name = self.text(*name)?;
                 if name.starts_with('_') || !is_identifier(&name) || self.grant(*class).is_none() {
@@ -371,15 +379,57 @@ impl Trace<'_> {
         Some(made)
     }
 
+    /// Whether a harmless callable is asked for more elements than a pickle of honest make would have it allocate.
+    fn asks_for_much(&mut self, n: u32, args: Value) {
+        let Some(name) = self.names.get(n as usize) else { return };
+        let counts = match name.module.as_str() {
+            "builtins" | "__builtin__" => {
+                matches!(
+                    name.name.as_str(),
+                    "bytes" | "bytearray" | "list" | "tuple" | "range" | "xrange" | "set"
+                )
+            }
+            module => {
+                module.starts_with("numpy")
+                    && matches!(name.name.as_str(), "ndarray" | "_reconstruct" | "_mareconstruct")
+            }
+        };
+        if !counts {
+            return;
+        }
+        let Some(items) = self.nodes.get(args).map(|node| node.items().to_vec()) else { return };
+        let product = |slots: &[Slot]| {
+            slots.iter().fold(1u64, |product, slot| match slot.value() {
+                Value::Int(n) => product.saturating_mul(u64::try_from(n).unwrap_or(1).max(1)),
+                _ => product,
+            })
+        };
+        let shapes =
+            items.iter().filter_map(|slot| self.nodes.get(slot.value())).filter(|n| n.kind == Kind::Tuple);
+        let most = shapes.map(|n| product(n.items())).chain([product(&items)]).max().unwrap_or(1);
+        if most > MOST_ELEMENTS {
+            let (dotted, shown) = (self.names[n as usize].dotted(), self.render(args));
+            let what = format!("loading it has {dotted} allocate {most} elements");
+            self.event_with("pickle-allocates", Verdict::Unknown, Some(dotted), Some(shown), what);
+        }
+    }
+
     /// A use of a name that nobody vouches for.
     fn stranger(&mut self, n: u32, how: Use, args: Value) {
         let shown = self.render(args);
         let Some(name) = self.names.get_mut(n as usize) else { return };
         name.told = true;
+        let Some(name) = self.names.get(n as usize) else { return };
         let (dotted, pythons, function) = (name.dotted(), name.is_pythons(), name.is_function());
+        let top = name.module.split('.').next().unwrap_or_default();
+        let member = |t: &Self| {
+            let items = t.nodes.get(args).and_then(Node::all);
+            matches!(items, Some([one]) if matches!(one.value(), Value::Int(_)))
+        };
+        let closed = name.grant.is_none() && CLOSED.contains(&top);
         let cython = name.name.starts_with("__pyx_unpickle_");
         let (rule, verdict, what) = match how {
-            Use::Called if pythons || (function && !cython) => {
+            Use::Called if pythons || (function && !cython) || (closed && !cython && !member(self)) => {
                 ("pickle-call", Verdict::Dangerous, format!("loading it calls {dotted}"))
             }
             Use::Built if pythons => {
@@ -501,6 +551,11 @@ impl Trace<'_> {
             // Legacy files have the source text of a module's class beside the class, which is what comes out.
             (Some("module"), Some(class @ Value::Global(_))) => return *class,
             _ => {}
+        }
+        // The tar of torch's first files has numbers.
+        let number = self.text(id).is_some_and(|t| !t.is_empty() && t.bytes().all(|b| b.is_ascii_digit()));
+        if number && self.mode.tar {
+            return self.node(Kind::Persistent, Value::Nothing, id);
         }
         let shown = self.render(id);
         let what = "a persistent id: what it stands for is up to the program that loads the file".to_owned();

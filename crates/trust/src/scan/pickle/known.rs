@@ -223,8 +223,9 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
     ),
     ("numpy.rec", &["recarray", "record"], Class),
     ("numpy.core.records", &["recarray", "record"], Class),
-    ("numpy.core.memmap", &["memmap"], Class),
-    ("numpy", &["memmap"], Class),
+    ("numpy.core.memmap", &["memmap"], Named),
+    ("numpy", &["memmap"], Named),
+    ("numpy.ma", &["MaskedArray"], Class),
     (
         "numpy",
         &[
@@ -384,6 +385,14 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
         ],
         Named,
     ),
+    (
+        "torch",
+        &[
+            "bits1x8", "bits2x4", "bits4x2", "bits8", "bits16", "int1", "int2", "int4", "uint1", "uint2",
+            "uint4",
+        ],
+        Named,
+    ),
     ("torch.cuda", &["*"], Named),
     ("torch", &["Size", "device", "Generator"], Value),
     ("torch", &["Tensor"], Class),
@@ -447,6 +456,7 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
     ("sklearn.tree.tree", &["Tree"], Value),
     ("sklearn.neighbors.*", &["newObj", "BinaryTree"], Call(Shape::Instance)),
     ("sklearn.metrics._dist_metrics", &["newObj"], Call(Shape::Instance)),
+    ("sklearn._loss._loss", &["*"], Value),
     ("sklearn.metrics.*", &["*"], Class),
     ("sklearn.ensemble._hist_gradient_boosting.*", &["*"], Class),
     ("sklearn.utils._bunch", &["Bunch"], Value),
@@ -535,7 +545,8 @@ pub(super) fn known(module: &str, name: &str, script: bool) -> Option<Grant> {
 
 /// A function that Cython generates, of a library whose classes are known.
 fn cython(module: &str, name: &str) -> bool {
-    const LIBRARIES: &[&str] = &["sklearn", "hdbscan", "pandas._libs", "scipy", "lightgbm", "gensim"];
+    const LIBRARIES: &[&str] =
+        &["numpy.random", "sklearn", "hdbscan", "pandas._libs", "scipy", "lightgbm", "gensim"];
     name.strip_prefix("__pyx_unpickle_").is_some_and(is_plain) && LIBRARIES.iter().any(|l| below(module, l))
 }
 

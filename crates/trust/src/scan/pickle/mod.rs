@@ -37,6 +37,8 @@ use super::subject::{Role, Sink, Subject, finding};
 const ROW: u32 = 10_000;
 /// The number that a legacy torch file begins with, as it stands in its first pickle.
 const MAGIC: &[u8] = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
+/// The same in decimal digits, as protocols 0 and 1 have it.
+const MAGIC_TEXT: &[u8] = b"L119547037146038801333356L\n.";
 /// Opcodes that a broken stream must have had to count as a pickle where nothing else says that it is one.
 const PLAUSIBLE: u64 = 12;
 
@@ -48,7 +50,8 @@ pub(super) fn is_named(subject: &Subject<'_>) -> bool {
 /// Looks at the pickles that a subject begins with, and searches what stands behind them.
 pub(super) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> {
     let end = subject.source.len();
-    let legacy = subject.head.get(..32).unwrap_or(subject.head).windows(MAGIC.len()).any(|w| w == MAGIC);
+    let legacy = subject.head.get(..32).unwrap_or(subject.head).windows(MAGIC.len()).any(|w| w == MAGIC)
+        || subject.head.starts_with(MAGIC_TEXT);
     let (mut at, mut number) = (0, 0);
     while at < end {
         number += 1;
@@ -102,8 +105,10 @@ impl Stream<'_> {
     fn inspect(&self, sink: &mut Sink<'_>) -> Result<Option<u64>> {
         let guess = self.subject.role == Role::Guess;
         let script = self.subject.role == Role::Script;
+        let tar = self.subject.name == "pickle" && !self.subject.place.members.is_empty();
         let opcodes = if guess { sink.effort_left().max(1) } else { 0 };
-        let mut trace = Trace::new(self.subject.source, self.from, Mode { joblib: true, script, opcodes });
+        let mut trace =
+            Trace::new(self.subject.source, self.from, Mode { joblib: true, script, tar, opcodes });
         let end = trace.run()?;
         let (stopped, fault_at) = (trace.input.offset(), trace.start);
         trace.settle_names();

@@ -76,6 +76,8 @@ enum Tried {
     No,
     /// A pickle that does something, and where it ended.
     Found(u64),
+    /// One that does nothing but what is known to be harmless.
+    Harmless(u64),
 }
 
 /// Where the bytes that are tried come from.
@@ -103,6 +105,8 @@ fn try_pickle(bytes: &[u8], from: Start) -> Tried {
     let long = from != Start::Unmarked && trace.count >= NO_CHANCE && cut;
     if does || (named && from != Start::Unmarked) || long {
         Tried::Found(trace.input.offset())
+    } else if trace.uses > 0 {
+        Tried::Harmless(trace.start)
     } else {
         Tried::No
     }
@@ -122,7 +126,9 @@ pub(super) fn does_something(event: &Event) -> bool {
 
 /// Whether the beginning of a subject is a pickle of protocol 0 or 1, which have no mark.
 pub(crate) fn begins_unmarked(head: &[u8]) -> bool {
-    let first = head.first().is_some_and(|op| opens(*op) && *op != 0x80);
+    // A zip's mark reads as a persistent id, and no loader takes a zip for that.
+    let zip = head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06");
+    let first = !zip && head.first().is_some_and(|op| opens(*op) && *op != 0x80);
     first && matches!(try_pickle(head, Start::First), Tried::Found(_))
 }
 
@@ -152,7 +158,12 @@ pub(crate) fn search(subject: &Subject<'_>, sink: &mut Sink<'_>, from: u64, to: 
             }
             let window = &block[start..length.min(start + OVERLAP)];
             let from = if window.first() == Some(&0x80) { Start::Marked } else { Start::Unmarked };
-            if let Tried::Found(took) = try_pickle(window, from) {
+            let tried = try_pickle(window, from);
+            if let Tried::Harmless(took) = tried {
+                // Its names without their first letters are no names.
+                skip_to = start + took as usize;
+            }
+            if let Tried::Found(took) = tried {
                 skip_to = start + (took as usize).max(1);
                 let begin = at + start as u64;
                 let rest = subject.source.slice(begin, to - begin)?;

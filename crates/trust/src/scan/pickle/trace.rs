@@ -21,6 +21,8 @@ pub(super) struct Mode {
     pub(super) joblib: bool,
     /// The pickle belongs to a TorchScript program.
     pub(super) script: bool,
+    /// The pickle is of a tar that torch wrote before it had a format of its own.
+    pub(super) tar: bool,
     /// How many opcodes are looked at; all where it is zero.
     pub(super) opcodes: u64,
 }
@@ -406,7 +408,13 @@ impl<'a> Trace<'a> {
     }
 
     fn skip_frame(&mut self) -> Result<(), Fault> {
-        self.array::<8>().map(|_| ())
+        let length = u64::from_le_bytes(self.array()?);
+        let left = self.input.end().saturating_sub(self.input.offset());
+        if length > left && self.mode.opcodes == 0 {
+            let what = format!("a frame has {length} bytes, and {left} are left");
+            self.event("pickle-broken", crate::scan::report::Verdict::Unknown, None, what);
+        }
+        Ok(())
     }
 
     fn skip(&mut self, length: u64) -> Result<(), Fault> {
