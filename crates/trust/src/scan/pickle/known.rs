@@ -524,6 +524,10 @@ static SCRIPT: &[(&str, &[&str], Grant)] = &[
 /// What is known of a name, if anything is.
 pub(super) fn known(module: &str, name: &str, script: bool) -> Option<Grant> {
     let module = today(module);
+    // What Cython writes to rebuild an object of a class, from the class, a checksum and the state.
+    if cython(&module, name) {
+        return Some(Call(Shape::Instance));
+    }
     let inside = if script { SCRIPT } else { &[] };
     // What a library carries of others, its tests and its tools are not what its row vouches for.
     let foreign =
@@ -535,12 +539,7 @@ pub(super) fn known(module: &str, name: &str, script: bool) -> Option<Grant> {
         };
         fits && names.iter().any(|n| if *n == "*" { is_plain(name) } else { *n == name })
     });
-    match found {
-        Some((_, _, grant)) => Some(*grant),
-        // What Cython writes to rebuild an object of a class, from the class, a checksum and the state.
-        None if cython(&module, name) => Some(Call(Shape::Instance)),
-        None => None,
-    }
+    found.map(|(_, _, grant)| *grant)
 }
 
 /// A function that Cython generates, of a library whose classes are known.

@@ -184,11 +184,11 @@ impl<'a> Trace<'a> {
                 self.skip(8)?;
                 self.stack.push(Value::Plain);
             }
-            b'F' | b'L' => {
+            b'F' => {
                 self.line()?;
                 self.stack.push(Value::Plain);
             }
-            b'I' => {
+            b'I' | b'L' => {
                 let value = self.decimal_value()?;
                 self.stack.push(value);
             }
@@ -392,8 +392,16 @@ impl<'a> Trace<'a> {
     }
 
     fn long(&mut self, length: u64) -> Result<(), Fault> {
+        let at = self.input.offset();
         self.skip(length)?;
-        self.stack.push(Value::Plain);
+        let mut value = Value::Plain;
+        if (1..=8).contains(&length) {
+            let bytes = self.input.peek(at, length as usize);
+            let mut wide = [if bytes.last().is_some_and(|b| *b >= 0x80) { 0xff } else { 0 }; 8];
+            wide[..bytes.len()].copy_from_slice(&bytes);
+            value = Value::Int(i64::from_le_bytes(wide));
+        }
+        self.stack.push(value);
         Ok(())
     }
 
@@ -442,7 +450,7 @@ impl<'a> Trace<'a> {
 
     fn decimal_value(&mut self) -> Result<Value, Fault> {
         let line = self.short_line()?.unwrap_or_default();
-        let text = std::str::from_utf8(&line).unwrap_or_default().trim();
+        let text = std::str::from_utf8(&line).unwrap_or_default().trim().trim_end_matches('L');
         Ok(match text {
             "00" | "01" => Value::Plain,
             _ => text.parse().map_or(Value::Plain, Value::Int),
