@@ -114,12 +114,26 @@ fn look(path: &Path, source: Source, options: &ScanOptions<'_>) -> FileReport {
     let bytes = source.len();
     let place = Place { file: path.to_owned(), ..Place::default() };
     let mut sink = Sink::new(&options.limits, &options.bounds, &options.policy, bytes);
+    each_part(path, source, &mut sink, |_| true);
+    let (findings, kinds) = sink.close(&place);
+    let verdict = findings.iter().map(|f| f.verdict).max().unwrap_or_default();
+    FileReport { path: path.to_owned(), bytes, verdict, kinds, findings }
+}
+
+/// Looks at a source and at everything that it leads to. `visit` sees each part first, and says whether it is looked into.
+pub(super) fn each_part(
+    path: &Path,
+    source: Source,
+    sink: &mut Sink<'_>,
+    mut visit: impl FnMut(&Subject<'_>) -> bool,
+) {
+    let place = Place { file: path.to_owned(), ..Place::default() };
     let name = path.to_string_lossy().into_owned();
     // The last that was found is looked at first: what a container holds is unpacked, looked at and let go before the
     // next of its members, so that only one of each depth is in memory.
-    let mut waiting = vec![Part { name, source, place: place.clone(), role: Role::Anything, packing: None }];
+    let mut waiting = vec![Part { name, source, place, role: Role::Anything, packing: None }];
     while let Some(part) = waiting.pop() {
-        let Some(part) = unpacked(part, &mut sink) else { continue };
+        let Some(part) = unpacked(part, sink) else { continue };
         let mut head = vec![0; part.source.len().min(HEAD) as usize];
         let read = part.source.reader().read_at(0, &mut head);
         let (source, name, place, role) = (&part.source, part.name.as_str(), &part.place, part.role);
@@ -128,12 +142,12 @@ fn look(path: &Path, source: Source, options: &ScanOptions<'_>) -> FileReport {
             sink.finding(finding(place, "unreadable", Verdict::Unknown, what));
             head.clear();
         }
-        inspectors::inspect(&Subject { source, name, place, head: &head, role }, &mut sink);
-        waiting.extend(sink.take_pending().into_iter().rev());
+        let subject = Subject { source, name, place, head: &head, role };
+        if visit(&subject) {
+            inspectors::inspect(&subject, sink);
+            waiting.extend(sink.take_pending().into_iter().rev());
+        }
     }
-    let (findings, kinds) = sink.close(&place);
-    let verdict = findings.iter().map(|f| f.verdict).max().unwrap_or_default();
-    FileReport { path: path.to_owned(), bytes, verdict, kinds, findings }
 }
 
 /// A part with its bytes unpacked, as far as they can be; what stands in the way is a finding, unless the part is a guess
