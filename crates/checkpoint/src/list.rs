@@ -82,7 +82,9 @@ pub(crate) fn reason(error: &Error) -> String {
 pub fn list(root: &Path, options: &ReadOptions) -> Result<Vec<Found>> {
     let fail = |e| Error::io("listing the folder of the checkpoints", e).with_path(root);
     let mut found = Vec::new();
-    for entry in std::fs::read_dir(root).map_err(fail)?.take(ENTRIES) {
+    for entry in
+        weighbridge_formats::write::uninterrupted(|| std::fs::read_dir(root)).map_err(fail)?.take(ENTRIES)
+    {
         let entry = entry.map_err(fail)?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         if name.starts_with('.') || name == LOCK {

@@ -121,7 +121,7 @@ impl Builder {
             return Err(Error::invalid_options("a rule of 0 would never save, or keep nothing"));
         }
         let root = if self.root.as_os_str().is_empty() { PathBuf::from(".") } else { self.root };
-        std::fs::create_dir_all(&root)
+        weighbridge_formats::write::uninterrupted(|| std::fs::create_dir_all(&root))
             .map_err(|e| Error::io("creating the folder of the checkpoints", e).with_path(&root))?;
         let cleaned = stage::clean(&root)?;
         let found = list(&root, &self.read)?;

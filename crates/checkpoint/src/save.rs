@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value as Json;
-use weighbridge_formats::write::{ExecuteOptions, FilePlan, WritePlan, execute};
-use weighbridge_formats::{Archive, Error, ErrorKind, Note, Registry, Result, WriteOptions};
+use weighbridge_formats::write::{ExecuteOptions, FilePlan, WritePlan, execute, uninterrupted};
+use weighbridge_formats::{Archive, Error, ErrorKind, Note, Registry, Result, WriteOptions, on_workers};
 
 use crate::layout::{EXTRA, LOG, MANIFEST, OPTIMIZER, RANDOM, SCHEDULER, WEIGHTS};
 use crate::manifest::{FileEntry, Manifest};
@@ -234,16 +234,13 @@ fn hash_all(files: &mut [FilePlan<'_>]) -> Result<Vec<String>> {
     let (results, tasks) = (Mutex::new(Vec::with_capacity(files.len())), files.iter_mut().enumerate());
     let tasks = Mutex::new(tasks);
     let next = || tasks.lock().unwrap_or_else(PoisonError::into_inner).next();
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while let Some((at, file)) = next() {
-                    let hash = content_hash(file);
-                    results.lock().unwrap_or_else(PoisonError::into_inner).push((at, hash));
-                }
-            });
+    on_workers(threads, || {
+        while let Some((at, file)) = next() {
+            let hash = content_hash(file);
+            results.lock().unwrap_or_else(PoisonError::into_inner).push((at, hash));
         }
-    });
+        Ok(())
+    })?;
     let mut results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
     results.sort_by_key(|(at, _)| *at);
     results.into_iter().map(|(_, hash)| hash).collect()
@@ -257,6 +254,7 @@ fn link(known: &Known, wanted: &FileEntry, folder: &Path) -> Option<FileEntry> {
         return None;
     }
     verify::content(&known.folder, old).ok()?;
-    std::fs::hard_link(known.folder.join(&old.name), folder.join(&wanted.name)).ok()?;
+    let (from, to) = (known.folder.join(&old.name), folder.join(&wanted.name));
+    uninterrupted(|| std::fs::hard_link(&from, &to)).ok()?;
     Some(FileEntry { name: wanted.name.clone(), ..old.clone() })
 }

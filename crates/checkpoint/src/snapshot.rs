@@ -5,9 +5,10 @@
 //! copies as much as it can.
 
 use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value as Json;
-use weighbridge_formats::{Access, Archive, Data, Error, ReadAt, Result, TensorInfo, Values};
+use weighbridge_formats::{Access, Archive, Data, Error, ReadAt, Result, TensorInfo, Values, on_workers};
 
 use crate::state::State;
 
@@ -123,21 +124,17 @@ impl Copied {
 }
 
 /// Copies, every thread one run of equal length.
-fn run<'a>(jobs: Vec<Job<'a>>, threads: usize) -> Result<()> {
+fn run(jobs: Vec<Job<'_>>, threads: usize) -> Result<()> {
     let total: usize = jobs.iter().map(|j| j.to.len()).sum();
     // Below 4 MiB a thread, starting it takes longer than it saves.
     let threads = threads.clamp(1, 64).min(total >> 22).max(1);
-    let mut runs = share(jobs, total.div_ceil(threads));
-    let Some(own) = runs.pop() else { return Ok(()) };
-    std::thread::scope(|scope| {
-        let spawn = |run: Vec<Job<'a>>| scope.spawn(move || run.into_iter().try_for_each(Job::copy));
-        let others: Vec<_> = runs.into_iter().map(spawn).collect();
-        // The caller's thread does its part.
-        let mut outcome = own.into_iter().try_for_each(Job::copy);
-        for other in others {
-            outcome = outcome.and(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+    let runs = Mutex::new(share(jobs, total.div_ceil(threads)));
+    let next = || runs.lock().unwrap_or_else(PoisonError::into_inner).pop();
+    on_workers(threads, || {
+        while let Some(run) = next() {
+            run.into_iter().try_for_each(Job::copy)?;
         }
-        outcome
+        Ok(())
     })
 }
 

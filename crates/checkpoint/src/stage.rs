@@ -10,6 +10,7 @@ use std::fs::File;
 use std::hash::{BuildHasher, Hasher};
 use std::path::{Path, PathBuf};
 
+use weighbridge_formats::write::uninterrupted;
 use weighbridge_formats::{Error, Result};
 
 use crate::layout::{LOCK, TEMPORARY, TRASH};
@@ -23,7 +24,7 @@ impl RootLock {
         let path = root.join(LOCK);
         let fail = |e| Error::io("locking the folder of the checkpoints", e).with_path(&path);
         let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(fail)?;
-        file.lock().map_err(fail)?;
+        uninterrupted(|| file.lock()).map_err(fail)?;
         Ok(Self(file))
     }
 }
@@ -46,7 +47,7 @@ impl Staging {
     pub(crate) fn new(root: &Path, name: &str) -> Result<Self> {
         let _root = RootLock::take(root)?;
         let path = root.join(hidden(name, TEMPORARY));
-        std::fs::create_dir(&path)
+        uninterrupted(|| std::fs::create_dir(&path))
             .map_err(|e| Error::io("creating a folder for the checkpoint", e).with_path(&path))?;
         let mut staging = Self { path, lock: None, placed: false };
         if let Ok(folder) = File::open(&staging.path) {
@@ -71,7 +72,7 @@ impl Staging {
             .map(|n| root.join(if n == 1 { name.to_owned() } else { format!("{name}_r{n}") }))
             .find(|path| std::fs::symlink_metadata(path).is_err())
             .unwrap_or_else(|| root.join(name));
-        std::fs::rename(&self.path, &target)
+        uninterrupted(|| std::fs::rename(&self.path, &target))
             .map_err(|e| Error::io("renaming the complete checkpoint to its name", e).with_path(&target))?;
         self.placed = true;
         self.lock = None;
@@ -87,7 +88,7 @@ impl Drop for Staging {
     fn drop(&mut self) {
         if !self.placed {
             // Nobody is left to tell of a failure here; the next clean-up finds what stays.
-            let _ = std::fs::remove_dir_all(&self.path);
+            let _ = uninterrupted(|| std::fs::remove_dir_all(&self.path));
         }
     }
 }
@@ -113,7 +114,7 @@ pub(crate) fn delete(root: &Path, checkpoints: &[PathBuf], fsync: bool) -> Resul
         for path in checkpoints {
             let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
             let to = root.join(hidden(name, TRASH));
-            match std::fs::rename(path, &to) {
+            match uninterrupted(|| std::fs::rename(path, &to)) {
                 Ok(()) => aside.push(to),
                 // Somebody else deleted it.
                 Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
@@ -135,8 +136,8 @@ pub(crate) fn delete(root: &Path, checkpoints: &[PathBuf], fsync: bool) -> Resul
 fn remove(path: &Path) -> Result<()> {
     let meta = std::fs::symlink_metadata(path);
     let removed = match meta {
-        Ok(meta) if meta.is_dir() => std::fs::remove_dir_all(path),
-        Ok(_) => std::fs::remove_file(path),
+        Ok(meta) if meta.is_dir() => uninterrupted(|| std::fs::remove_dir_all(path)),
+        Ok(_) => uninterrupted(|| std::fs::remove_file(path)),
         Err(e) => Err(e),
     };
     match removed {
@@ -158,7 +159,7 @@ pub fn clean(root: &Path) -> Result<Vec<PathBuf>> {
     {
         let _root = RootLock::take(root)?;
         let fail = |e| Error::io("listing the folder of the checkpoints", e).with_path(root);
-        for entry in std::fs::read_dir(root).map_err(fail)? {
+        for entry in uninterrupted(|| std::fs::read_dir(root)).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let name = entry.file_name();
             let Some(name) = name.to_str().filter(|n| n.starts_with('.')) else { continue };

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use weighbridge_formats::write::uninterrupted;
 use weighbridge_formats::{Error, Result};
 
 use crate::manifest::{FileEntry, Manifest};
@@ -51,7 +52,8 @@ pub(crate) fn content(folder: &Path, entry: &FileEntry) -> Result<()> {
     let mut hasher = crc32fast::Hasher::new();
     let (mut buffer, mut len) = (vec![0; 256 << 10], 0u64);
     loop {
-        let read = file.read(&mut buffer).map_err(|e| Error::io("reading", e).with_path(&path))?;
+        let read =
+            uninterrupted(|| file.read(&mut buffer)).map_err(|e| Error::io("reading", e).with_path(&path))?;
         if read == 0 {
             break;
         }

@@ -431,7 +431,7 @@ impl<'a> Target<'a> {
         if !self.may_create || self.folder.is_dir() {
             return Ok(None);
         }
-        std::fs::create_dir(&self.folder).map_err(|e| {
+        crate::write::uninterrupted(|| std::fs::create_dir(&self.folder)).map_err(|e| {
             Error::io("creating the target's folder", e)
                 .with_path(&self.folder)
                 .with_hint("create the folder above it first")

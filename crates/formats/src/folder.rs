@@ -38,7 +38,7 @@ const NO_WEIGHTS: &[&str] =
 pub(crate) fn choose(registry: &Registry, folder: &Path) -> Result<(PathBuf, Option<Note>)> {
     let fail = |e| Error::io("listing the folder", e).with_path(folder);
     let mut names = BTreeSet::new();
-    for entry in std::fs::read_dir(folder).map_err(fail)?.take(ENTRIES) {
+    for entry in crate::write::uninterrupted(|| std::fs::read_dir(folder)).map_err(fail)?.take(ENTRIES) {
         let entry = entry.map_err(fail)?;
         if entry.path().is_file() {
             names.extend(entry.file_name().into_string());

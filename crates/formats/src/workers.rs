@@ -13,14 +13,15 @@ pub fn worker_count(asked: Option<usize>) -> usize {
 }
 
 /// Runs `work` in so many threads, this one among them, until all have ended. The work divides itself, by a counter
-/// that the threads share.
+/// that the threads share; so a system that gives no more threads gives slower work, and not a failure.
 ///
 /// # Errors
 /// The first of this thread's and the others' errors, in the order in which they were started. A thread that panics
 /// makes this one panic.
 pub fn on_workers(threads: usize, work: impl Fn() -> Result<()> + Sync) -> Result<()> {
     std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads.max(1)).map(|_| scope.spawn(&work)).collect();
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, &work).ok();
+        let others: Vec<_> = (1..threads.max(1)).map_while(start).collect();
         let mut done = work();
         for other in others {
             match other.join() {

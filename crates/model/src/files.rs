@@ -119,7 +119,7 @@ pub(crate) fn list(registry: &Registry, folder: &Path, notes: &mut Vec<Note>) ->
     let mut seen = 0usize;
     while let Some((path, prefix, depth)) = todo.pop() {
         let fail = |e| Error::io("listing the folder", e).with_path(&path);
-        for entry in std::fs::read_dir(&path).map_err(fail)? {
+        for entry in weighbridge_formats::write::uninterrupted(|| std::fs::read_dir(&path)).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             seen += 1;
             if seen > ENTRIES {

@@ -8,6 +8,8 @@ pub mod archives;
 pub mod compare;
 pub mod conformance;
 pub mod damage;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub mod faults;
 pub mod random;
 pub mod readers;
 pub mod write;

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use serde_json::{Value, json};
-use weighbridge_formats::write::{ExecuteOptions, FilePlan, Observer, WritePlan, execute};
+use weighbridge_formats::write::{ExecuteOptions, FilePlan, Observer, WritePlan, execute, uninterrupted};
 use weighbridge_formats::{Data, Error, ErrorKind, Note, Result};
 
 use crate::card::{CardOptions, CardVersion};
@@ -251,7 +251,7 @@ pub(crate) fn add(
     stage.step(hook, Step::Journalled)?;
     stage.place(&model.folder_of(&version)).inspect_err(|_| {
         // Without the version there is nothing to finish; a journal that stays is found to be so by the next.
-        let _ = fs::remove_file(model.folder.join(JOURNAL));
+        let _ = uninterrupted(|| fs::remove_file(model.folder.join(JOURNAL)));
     })?;
     if options.fsync {
         sync_folder(&model.folder)?;
@@ -344,7 +344,7 @@ fn make_folder(model: &VersionedModel, source: &Path) -> Result<()> {
     };
     let made = |e, path: &Path| Error::io("making the registry's folder", e).with_path(path);
     if !model.folder.is_dir() {
-        fs::create_dir_all(&registry).map_err(|e| made(e, &registry))?;
+        uninterrupted(|| fs::create_dir_all(&registry)).map_err(|e| made(e, &registry))?;
         let lower = model.name.to_lowercase();
         if let Some((other, _)) =
             entries(&registry)?.iter().find(|(n, _)| n.to_lowercase() == lower && *n != model.name)
@@ -360,7 +360,7 @@ fn make_folder(model: &VersionedModel, source: &Path) -> Result<()> {
             .with_path(&model.folder)
             .with_hint("keep the registry outside the model's folder"));
     }
-    match fs::create_dir(&model.folder) {
+    match uninterrupted(|| fs::create_dir(&model.folder)) {
         Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Err(made(e, &model.folder)),
         _ => Ok(()),
     }
@@ -382,14 +382,22 @@ fn check_free(model: &VersionedModel, version: &Version) -> Result<()> {
 struct Stage {
     path: PathBuf,
     keep: bool,
+    /// Says to the write engine, which removes what killed writers left, that somebody is at work in the model's folder.
+    _claim: Option<fs::File>,
 }
 
 impl Stage {
     fn new(folder: &Path) -> Result<Self> {
+        let claim = fs::File::open(folder).ok();
+        if let Some(file) = &claim {
+            // Where folders cannot be locked, nobody else has the lock under which it would be removed.
+            let _ = uninterrupted(|| file.lock_shared());
+        }
         let random = RandomState::new().build_hasher().finish();
         let path = folder.join(format!(".adding.{}-{random:016x}.tmp", std::process::id()));
-        fs::create_dir(&path).map_err(|e| Error::io("making a folder to copy into", e).with_path(&path))?;
-        Ok(Self { path, keep: false })
+        uninterrupted(|| fs::create_dir(&path))
+            .map_err(|e| Error::io("making a folder to copy into", e).with_path(&path))?;
+        Ok(Self { path, keep: false, _claim: claim })
     }
 
     /// A test stops here as a kill would: nothing is cleaned up.
@@ -400,7 +408,7 @@ impl Stage {
     /// Renames to the version's folder, which is not there: the lock is held, and it was looked for. A folder that
     /// has something in it is never replaced by a rename.
     fn place(mut self, target: &Path) -> Result<()> {
-        let renamed = fs::rename(&self.path, target);
+        let renamed = uninterrupted(|| fs::rename(&self.path, target));
         renamed.map_err(|e| Error::io("renaming the complete version to its name", e).with_path(target))?;
         self.keep = true;
         Ok(())
@@ -411,7 +419,7 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if !self.keep {
             // Nobody is left to tell of a failure here; the next change removes what stays.
-            let _ = fs::remove_dir_all(&self.path);
+            let _ = uninterrupted(|| fs::remove_dir_all(&self.path));
         }
     }
 }
@@ -454,12 +462,13 @@ fn copy(files: &ModelFolder, stage: &Path, options: &AddOptions<'_>) -> Result<(
     let mut made = BTreeSet::new();
     for (folder, list) in by_folder {
         let target = stage.join(folder);
-        fs::create_dir_all(&target).map_err(|e| Error::io("making a subfolder", e).with_path(&target))?;
+        uninterrupted(|| fs::create_dir_all(&target))
+            .map_err(|e| Error::io("making a subfolder", e).with_path(&target))?;
         made.extend(target.ancestors().take_while(|p| p.starts_with(stage)).map(Path::to_owned));
         if options.hard_links {
             for (name, file) in list {
                 let link = target.join(name);
-                fs::hard_link(&file.path, &link).map_err(|e| {
+                uninterrupted(|| fs::hard_link(&file.path, &link)).map_err(|e| {
                     Error::io("making a hard link", e)
                         .with_path(&file.path)
                         .with_hint("copy instead of linking")
@@ -566,7 +575,8 @@ impl Journal {
 
 fn remove_journal(model: &VersionedModel, fsync: bool) -> Result<()> {
     let path = model.folder.join(JOURNAL);
-    fs::remove_file(&path).map_err(|e| Error::io("removing the journal", e).with_path(&path))?;
+    uninterrupted(|| fs::remove_file(&path))
+        .map_err(|e| Error::io("removing the journal", e).with_path(&path))?;
     if fsync { sync_folder(&model.folder) } else { Ok(()) }
 }
 

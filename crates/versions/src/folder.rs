@@ -67,7 +67,7 @@ impl ModelFolder {
         while let Some((prefix, depth)) = waiting.pop() {
             let folder = root.join(&prefix);
             let fail = |e| Error::io("listing the folder", e).with_path(&folder);
-            for entry in fs::read_dir(&folder).map_err(fail)? {
+            for entry in weighbridge_formats::write::uninterrupted(|| fs::read_dir(&folder)).map_err(fail)? {
                 let entry = entry.map_err(fail)?;
                 let path = entry.path();
                 seen += 1;

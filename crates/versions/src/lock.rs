@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::Path;
 use std::time::Duration;
 
-use weighbridge_formats::write::Observer;
+use weighbridge_formats::write::{Observer, uninterrupted};
 use weighbridge_formats::{Error, ErrorKind, Result};
 
 /// The file that is locked. It stays: removing it would let two processes lock two files of one name.
@@ -32,6 +32,7 @@ impl Lock {
             match file.try_lock() {
                 Ok(()) => return Ok(Self(file)),
                 Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Interrupted => continue,
                 Err(TryLockError::Error(e)) => return Err(Error::io("locking", e).with_path(path)),
             }
             if observer.is_some_and(Observer::cancelled) {
@@ -58,14 +59,15 @@ pub(crate) fn is_temporary(name: &str) -> bool {
 /// What the system says.
 pub(crate) fn remove_temporaries(folder: &Path, _lock: &Lock) -> Result<()> {
     let fail = |e| Error::io("listing the folder", e).with_path(folder);
-    for entry in fs::read_dir(folder).map_err(fail)? {
+    for entry in uninterrupted(|| fs::read_dir(folder)).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         if !entry.file_name().to_str().is_some_and(is_temporary) {
             continue;
         }
         let path = entry.path();
         let is_dir = fs::symlink_metadata(&path).is_ok_and(|m| m.is_dir());
-        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        let removed =
+            uninterrupted(|| if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) });
         removed.map_err(|e| Error::io("removing what a killed process left", e).with_path(&path))?;
     }
     Ok(())

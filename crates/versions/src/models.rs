@@ -80,12 +80,17 @@ impl VersionedModel {
     /// # Errors
     /// `NotFound` if the folder is not there; what the system says.
     pub fn versions(&self) -> Result<Vec<Version>> {
-        let mut versions: Vec<_> = entries(&self.folder)?
-            .into_iter()
-            .filter_map(|(name, path)| of_folder_name(&name).map(|v| (v, path)))
-            .filter(|(_, path)| fs::symlink_metadata(path).is_ok_and(|m| m.is_dir()))
-            .map(|(version, _)| version)
-            .collect();
+        let mut versions = Vec::new();
+        for (name, path) in entries(&self.folder)? {
+            let Some(version) = of_folder_name(&name) else { continue };
+            match fs::symlink_metadata(&path) {
+                Ok(meta) if meta.is_dir() => versions.push(version),
+                Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("looking at a version", e).with_path(path));
+                }
+                _ => {}
+            }
+        }
         versions.sort();
         Ok(versions)
     }
@@ -206,7 +211,8 @@ impl VersionedModel {
             return Ok(false);
         }
         let path = self.folder.join(alias);
-        fs::remove_file(&path).map_err(|e| Error::io("removing the alias", e).with_path(&path))?;
+        weighbridge_formats::write::uninterrupted(|| fs::remove_file(&path))
+            .map_err(|e| Error::io("removing the alias", e).with_path(&path))?;
         sync_folder(&self.folder)?;
         Ok(true)
     }
@@ -232,7 +238,7 @@ impl VersionedModel {
 pub(crate) fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     let fail = |e| Error::io("listing the folder", e).with_path(folder);
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(fail)? {
+    for entry in weighbridge_formats::write::uninterrupted(|| fs::read_dir(folder)).map_err(fail)? {
         let entry = entry.map_err(fail)?;
         if found.len() >= ENTRIES {
             return Err(Error::limit(format!("the folder has more than {ENTRIES} entries")).with_path(folder));

@@ -16,6 +16,7 @@ use crate::dtype::DType;
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{Access, ReadAt};
 use crate::tensor::{Data, Shape, TensorInfo};
+use crate::workers::on_workers;
 use crate::write::Observer;
 
 pub use elements::ValueDiff;
@@ -202,18 +203,7 @@ impl<'a> Comparison<'a> {
             observer.started(total);
         }
         let threads = self.threads().clamp(1, self.jobs.len().max(1));
-        if threads == 1 {
-            self.work()?;
-        } else {
-            std::thread::scope(|scope| {
-                let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| self.work())).collect();
-                let ended = workers
-                    .into_iter()
-                    .map(|w| w.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-                // Every worker is waited for; the first error counts.
-                ended.fold(Ok(()), Result::and)
-            })?;
-        }
+        on_workers(threads, || self.work())?;
         // A tensor in several jobs is checked when all of them are done.
         let mut checked = None;
         for job in self.jobs.iter().filter(|j| !j.whole) {

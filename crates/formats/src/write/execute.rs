@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::copy::Copier;
+use super::leftover::{Claim, uninterrupted};
 use super::stage::{self, Temporary};
 use super::{WritePlan, kernel};
 use crate::error::{Error, ErrorKind, Result};
@@ -131,7 +132,8 @@ pub struct Written {
 /// `InvalidOptions` if a file is there already without leave to replace it, or the plan contradicts itself;
 /// `NotFound` if the folder is not there; `Cancelled` if the observer said so; `Io` for what the system refuses,
 /// a full disk for one; and whatever reading the data meets. After an error every temporary is removed and every
-/// target is as it was, unless the message says that a later rename failed and which files are in place.
+/// target is as it was, unless the message says that a rename could not be undone and which files are in place, or
+/// that it was the folder that could not be synchronised: all files are in place then.
 pub fn execute(
     plan: WritePlan<'_>,
     folder: impl AsRef<Path>,
@@ -142,6 +144,7 @@ pub fn execute(
         folder => folder,
     };
     let bytes = begin(&plan, Names::Plain, folder, folder, options)?;
+    let _claim = Claim::take(folder);
     let (temporaries, files) = write_files(plan, folder, options)?;
     stage::commit(temporaries, folder, options)?;
     end(options);
@@ -230,7 +233,8 @@ pub(super) fn write_files(
             check(&name, temporary.path())?;
         }
         if options.fsync {
-            open.sync_all().map_err(|e| refused("synchronising the file to the disk", e))?;
+            uninterrupted(|| open.sync_all())
+                .map_err(|e| refused("synchronising the file to the disk", e))?;
         }
         targets.push(target);
     }

@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::execute::{ExecuteOptions, Names, Written, begin, end, execute, write_files};
+use super::leftover::{Claim, uninterrupted};
 use super::stage::{self, Temporary};
 use super::{FilePlan, WritePlan, kernel};
 use crate::error::{Error, ErrorKind, Result};
@@ -36,6 +37,7 @@ pub fn execute_folder(
         return Err(taken());
     }
     let bytes = begin(&plan, Names::Nested, &folder, &parent, options)?;
+    let _claim = Claim::take(&parent);
     let (staged, mut files) = stage_plan(plan, &folder, options)?;
     complete(staged.path(), &folder, options, &mut files)?;
     // The folder is new, so what it replaces cannot be meant.
@@ -83,6 +85,7 @@ pub fn replace_folder(
     // What is in place is checked by the exchange; no single file of it is replaced.
     let fresh = ExecuteOptions { overwrite: true, ..options.clone() };
     let bytes = begin(&plan, Names::Nested, &folder, &parent, &fresh)?;
+    let _claim = Claim::take(&parent);
     let mut replaced: BTreeSet<String> = BTreeSet::new();
     for file in &plan.files {
         replaced.insert(file.name.split('/').next().unwrap_or_default().to_lowercase());
@@ -157,7 +160,8 @@ fn stage_plan(
         inner.extend(ancestors.filter(|a| !a.as_os_str().is_empty()).map(|a| staged.path().join(a)));
     }
     for path in &inner {
-        stage::new_folder(path, options).map_err(|e| Error::io("creating a subfolder", e).with_path(path))?;
+        uninterrupted(|| stage::new_folder(path, options))
+            .map_err(|e| Error::io("creating a subfolder", e).with_path(path))?;
     }
     let names: Vec<PathBuf> = plan.files.iter().map(|f| folder.join(&f.name)).collect();
     let fresh = ExecuteOptions { overwrite: false, ..options.clone() };
@@ -178,7 +182,7 @@ fn carry_over(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<()>
             let path = path.to_owned();
             move |e| Error::io(doing, e).with_path(path)
         };
-        for entry in fs::read_dir(&from).map_err(fail("listing the folder", &from))? {
+        for entry in uninterrupted(|| fs::read_dir(&from)).map_err(fail("listing the folder", &from))? {
             let entry = entry.map_err(fail("listing the folder", &from))?;
             let name = entry.file_name();
             // A name that is no text is nobody's that is asked for, so it stays.
@@ -193,16 +197,16 @@ fn carry_over(from: &Path, to: &Path, keep: &dyn Fn(&str) -> bool) -> Result<()>
             let (old, new) = (entry.path(), to.join(&name));
             let kind = entry.file_type().map_err(fail("looking at an entry of the folder", &old))?;
             if kind.is_dir() {
-                fs::create_dir(&new).map_err(fail("creating a subfolder", &new))?;
+                uninterrupted(|| fs::create_dir(&new)).map_err(fail("creating a subfolder", &new))?;
                 if let Ok(meta) = entry.metadata() {
                     let _ = fs::set_permissions(&new, meta.permissions());
                 }
                 todo.push((old, new, depth + 1));
             } else if kind.is_symlink() {
-                link_again(&old, &new).map_err(fail("making a link again", &old))?;
+                uninterrupted(|| link_again(&old, &new)).map_err(fail("making a link again", &old))?;
             } else if kind.is_file() {
                 // Where the file system has no hard links, or refuses them for this file, a copy serves.
-                if fs::hard_link(&old, &new).is_err() {
+                if uninterrupted(|| fs::hard_link(&old, &new)).is_err() {
                     fs::copy(&old, &new).map_err(fail("copying a file that stays", &old))?;
                 }
             } else {
@@ -228,7 +232,7 @@ impl Temporary {
     /// Puts a complete folder in the place of one that exists, and removes the old one.
     fn exchange(&mut self) -> Result<()> {
         let (new, old) = (self.path().to_owned(), self.target().to_owned());
-        kernel::exchange(&new, &old).map_err(|e| {
+        uninterrupted(|| kernel::exchange(&new, &old)).map_err(|e| {
             Error::io("exchanging the complete new folder for the old one", e)
                 .with_path(&old)
                 .with_hint("a folder that a file system is mounted on cannot be replaced; write below it")

@@ -15,9 +15,10 @@
 //!    are made from the checksums of the data and written in their places, by a small write each.
 //! 5. The files are synchronised to the disk, renamed in the plan's order, and the folder synchronised.
 //!
-//! Up to the first rename nothing but temporaries exists, and they are removed when anything fails. A process
+//! Up to the first rename nothing but temporaries exists, and they are removed when anything fails. If a rename of
+//! several fails, those before it are undone: old files have a second name until the last rename. A process
 //! that is killed, or aborts on a panic, leaves its temporaries (`.NAME.PID-RANDOM.tmp`), which nothing takes for
-//! a model, and the old target untouched. Where all of a chunk is zero nothing is written and a hole stays. The
+//! a model and the next write into the folder removes, and the old target untouched. Where all of a chunk is zero nothing is written and a hole stays. The
 //! source may be the target: an open file stays readable after another has taken its name (on Windows this
 //! needs a file system with POSIX renames, NTFS for one, and a source that is not mapped into memory).
 //!
@@ -41,10 +42,12 @@ mod copy;
 mod execute;
 mod folder;
 mod kernel;
+mod leftover;
 mod plan;
 mod position;
 mod stage;
 
 pub use execute::{Check, Complete, ExecuteOptions, KernelCopy, Observer, Written, execute};
 pub use folder::{execute_folder, replace_folder};
+pub use leftover::uninterrupted;
 pub use plan::{Content, Digests, FilePlan, Fill, Segment, WritePlan};

@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 
 use super::execute::ExecuteOptions;
 use super::kernel;
+use super::leftover::{remove, uninterrupted};
 use crate::error::{Error, Result};
 
 /// A file or folder under a temporary name, which is removed unless it is put in place.
 pub(super) struct Temporary {
     path: PathBuf,
     target: PathBuf,
-    folder: bool,
     placed: bool,
 }
 
@@ -66,7 +66,7 @@ impl Temporary {
             open.mode(old.or(options.mode).unwrap_or(0o666));
         }
         let (path, file) = create(target, |path| open.open(path))?;
-        let temporary = Self { path, target: target.to_owned(), folder: false, placed: false };
+        let temporary = Self { path, target: target.to_owned(), placed: false };
         #[cfg(unix)]
         if let Some(old) = kept {
             use std::os::unix::fs::PermissionsExt;
@@ -79,8 +79,8 @@ impl Temporary {
 
     /// Creates a new folder.
     pub(super) fn folder(target: &Path, options: &ExecuteOptions<'_>) -> Result<Self> {
-        let (path, ()) = create(target, |path| new_folder(path, options))?;
-        Ok(Self { path, target: target.to_owned(), folder: true, placed: false })
+        let (path, ()) = create(target, |path| uninterrupted(|| new_folder(path, options)))?;
+        Ok(Self { path, target: target.to_owned(), placed: false })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -91,13 +91,28 @@ impl Temporary {
         &self.target
     }
 
+    /// Undoes [`Temporary::place`]. Says whether the target is as it was.
+    fn take_back(&mut self, old: &mut Old) -> bool {
+        match old {
+            Old::Nothing => {
+                // It goes with its temporary name.
+                self.placed = uninterrupted(|| kernel::rename_new(&self.target, &self.path)).is_err();
+                !self.placed
+            }
+            Old::Named(old) => {
+                old.placed = uninterrupted(|| std::fs::rename(&old.path, &old.target)).is_ok();
+                old.placed
+            }
+            Old::Lost => false,
+        }
+    }
+
     /// Renames to the target.
     fn place(&mut self, overwrite: bool) -> Result<()> {
-        let done = if overwrite {
-            std::fs::rename(&self.path, &self.target)
-        } else {
-            kernel::rename_new(&self.path, &self.target)
-        };
+        let done = uninterrupted(|| match overwrite {
+            true => std::fs::rename(&self.path, &self.target),
+            false => kernel::rename_new(&self.path, &self.target),
+        });
         match done {
             Ok(()) => {
                 self.placed = true;
@@ -111,14 +126,34 @@ impl Temporary {
     }
 }
 
+/// What stood at a target that is one of several.
+enum Old {
+    Nothing,
+    /// It has a second name, by which it can be put back.
+    Named(Temporary),
+    /// The file system gives no second name.
+    Lost,
+}
+
+impl Old {
+    fn of(target: &Path) -> Self {
+        match uninterrupted(|| std::fs::symlink_metadata(target)) {
+            Ok(_) => {}
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Self::Nothing,
+            Err(_) => return Self::Lost,
+        }
+        match create(target, |path| uninterrupted(|| std::fs::hard_link(target, path))) {
+            Ok((path, ())) => Self::Named(Temporary { path, target: target.to_owned(), placed: false }),
+            Err(_) => Self::Lost,
+        }
+    }
+}
+
 impl Drop for Temporary {
     fn drop(&mut self) {
         if !self.placed {
-            // Nobody is left to tell of a failure here; the name says that it is a temporary.
-            let _ = match self.folder {
-                true => std::fs::remove_dir_all(&self.path),
-                false => std::fs::remove_file(&self.path),
-            };
+            // Nobody is left to tell of a failure here; the next write into the folder finds what stays.
+            remove(&self.path);
         }
     }
 }
@@ -179,13 +214,25 @@ pub(super) fn check_target(target: &Path, overwrite: bool) -> Result<Option<Meta
     if overwrite { Ok(Some(meta)) } else { Err(exists(target)) }
 }
 
-/// Puts complete temporaries in place, in order; `folder` is what they are all in.
+/// Puts complete temporaries in place, in order; `folder` is what they are all in. If one cannot be, those before it
+/// are taken back.
 pub(super) fn commit(mut files: Vec<Temporary>, folder: &Path, options: &ExecuteOptions<'_>) -> Result<()> {
+    // One file is placed or not; of several, the first may be, and a later one not.
+    let old = |file: &Temporary| match options.overwrite {
+        true => Old::of(&file.target),
+        false => Old::Nothing,
+    };
+    let mut aside: Vec<Old> = if files.len() > 1 { files.iter().map(old).collect() } else { Vec::new() };
     for i in 0..files.len() {
         if let Err(error) = files[i].place(options.overwrite) {
-            return Err(if i == 0 { error } else { partly_placed(&files, i, &error) });
+            let mut back = true;
+            for (file, old) in files[..i].iter_mut().zip(&mut aside).rev() {
+                back &= file.take_back(old);
+            }
+            return Err(if back { error } else { partly_placed(&files, i, &error) });
         }
     }
+    drop(aside);
     if options.fsync { sync_folder(folder) } else { Ok(()) }
 }
 
@@ -240,19 +287,50 @@ mod tests {
         assert_ne!(temporary_name(Path::new("a")), temporary_name(Path::new("a")));
     }
 
+    /// The files of a folder with their content, sorted.
+    fn content(folder: &Path) -> Vec<(String, String)> {
+        let entries = std::fs::read_dir(folder).unwrap().map(|e| e.unwrap().path());
+        let mut all: Vec<_> = entries
+            .map(|p| {
+                (p.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read_to_string(p).unwrap())
+            })
+            .collect();
+        all.sort();
+        all
+    }
+
     #[test]
-    fn a_failure_between_renames_says_what_is_in_place() {
+    fn a_failure_between_renames_is_undone() {
         let dir = tempfile::tempdir().unwrap();
-        let options = ExecuteOptions::default();
-        let make = |n: &str| Temporary::file(&dir.path().join(n), None, &options).unwrap().0;
+        let mut options = ExecuteOptions::default();
+        let make =
+            |n: &str| Temporary::file(&dir.path().join(n), None, &ExecuteOptions::default()).unwrap().0;
         let files = vec![make("a"), make("b"), make("c")];
         std::fs::write(dir.path().join("b"), "taken meanwhile").unwrap();
         let error = commit(files, dir.path(), &options).unwrap_err().to_string();
+        assert!(error.contains("exists already"), "{error}");
+        let before = content(dir.path());
+        assert_eq!(before, [("b".to_owned(), "taken meanwhile".to_owned())]);
+
+        // Old ones are put back, and new ones go, when a folder has taken the name of the last.
+        options.overwrite = true;
+        let files = vec![make("b"), make("a"), make("c")];
+        std::fs::create_dir(dir.path().join("c")).unwrap();
+        commit(files, dir.path(), &options).unwrap_err();
+        std::fs::remove_dir(dir.path().join("c")).unwrap();
+        assert_eq!(content(dir.path()), before);
+        commit(vec![make("b"), make("a"), make("c")], dir.path(), &options).unwrap();
+        let names: Vec<_> = content(dir.path()).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn what_cannot_be_undone_is_said() {
+        let dir = tempfile::tempdir().unwrap();
+        let make =
+            |n: &str| Temporary::file(&dir.path().join(n), None, &ExecuteOptions::default()).unwrap().0;
+        let error = partly_placed(&[make("a"), make("b"), make("c")], 1, &Error::malformed("x")).to_string();
         assert!(error.contains(r#"; in place are "a""#), "{error}");
         assert!(error.contains(r#"not in place are "b", "c""#), "{error}");
-        let mut left: Vec<_> = std::fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["a", "b"]);
-        assert_eq!(std::fs::read(dir.path().join("b")).unwrap(), b"taken meanwhile");
     }
 }
