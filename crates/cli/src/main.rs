@@ -13,8 +13,8 @@ use clap::Parser;
 use weighbridge::{Error, ErrorKind, Result};
 
 use crate::commands::{
-    card, check, checkpoint, completions, convert, decrypt, diff, encrypt, export, formats, hash, inspect, man,
-    run, scan, topics, verify, version,
+    card, check, checkpoint, completions, convert, decrypt, diff, encrypt, export, formats, hash, inspect,
+    man, run, scan, topics, verify, version,
 };
 use crate::exit::Exit;
 

@@ -12,6 +12,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 use weighbridge_formats::{DType, Error, Limits, Result, Source};
 
+/// The longest config that is read. The largest in use name twenty thousand classes, twice, in 2 MB.
+const MOST_BYTES: u64 = 8 << 20;
+/// The most values that it may have.
+const MOST_VALUES: usize = 500_000;
+
 /// A JSON object with its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -46,7 +51,12 @@ impl Config {
         let path = path.as_ref();
         let read = || {
             let source = Source::open(path)?;
-            let bytes = source.read_vec(0, source.len(), limits)?;
+            let limits = Limits { header_bytes: limits.header_bytes.min(MOST_BYTES), ..limits.clone() };
+            let bytes = source.read_vec(0, source.len(), &limits)?;
+            // Parsed, a number of one digit takes thirty times what it takes in the file.
+            if bytes.iter().filter(|&&b| b == b',').count() > MOST_VALUES {
+                return Err(Error::limit(format!("a config has more than {MOST_VALUES} values")));
+            }
             let text = String::from_utf8(bytes).map_err(|e| {
                 Error::malformed("this is no UTF-8").at_offset(e.utf8_error().valid_up_to() as u64)
             })?;
@@ -309,6 +319,7 @@ fn insert(text: &mut String, start: usize, key: &str, value: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use weighbridge_formats::ErrorKind;
 
     const TEXT: &str = "{\n  \"architectures\": [\n    \"BertModel\"\n  ],\n  \"eps\": 1e-12,\n  \"limit\": [0.0, Infinity],\n  \"torch_dtype\": \"float32\",\n  \"text_config\": {\"eps\": -Infinity, \"torch_dtype\": \"float32\", \"x\": {\"torch_dtype\": 1}},\n  \"say\": \"NaN, \\\"torch_dtype\\\": 1\"\n}\n";
 
@@ -375,5 +386,19 @@ mod tests {
         assert_eq!(Config::parse(config.text()).unwrap(), config);
         assert_eq!(config.to_type::<Mine>().unwrap(), mine);
         assert!(Config::parse("{}").unwrap().to_type::<Mine>().is_err());
+    }
+
+    #[test]
+    fn a_config_larger_than_any_is_refused_before_it_is_parsed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("config.json");
+        let text = |values: usize| format!("{{\"x\": [{}1]}}", "1,".repeat(values));
+        std::fs::write(&path, text(10_000)).unwrap();
+        Config::read(&path, &Limits::default()).unwrap();
+        std::fs::write(&path, text(MOST_VALUES + 1)).unwrap();
+        let error = Config::read(&path, &Limits::default()).unwrap_err();
+        assert!(error.kind() == ErrorKind::LimitExceeded && error.to_string().contains("500000"), "{error}");
+        std::fs::write(&path, format!("{{\"x\": \"{}\"}}", "a".repeat(MOST_BYTES as usize))).unwrap();
+        assert_eq!(Config::read(&path, &Limits::default()).unwrap_err().kind(), ErrorKind::LimitExceeded);
     }
 }

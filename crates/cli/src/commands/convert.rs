@@ -210,8 +210,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let whole = !encrypted && args.into.is_none() && model::is_whole(args);
     if args.manifest && encrypted {
         let what = "a manifest of what was encrypted would not be the owner's alone";
-        return Err(weighbridge::Error::invalid_options(what)
-            .with_hint("convert without it, and make one where it may be read (`weighbridge hash --write`)"));
+        return Err(weighbridge::Error::invalid_options(what).with_hint(
+            "convert without it, and make one where it may be read (`weighbridge hash --write`)",
+        ));
     }
     if args.manifest && !whole {
         manifest::check_free(args)?;

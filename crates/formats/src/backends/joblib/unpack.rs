@@ -133,14 +133,21 @@ pub(super) fn begin(source: &Source, packing: Packing, most: u64) -> Vec<u8> {
     out
 }
 
+/// How many bytes one compressed byte may stand for, where that is more than [`ALWAYS`]. Weights are packed to a half or a
+/// tenth; a file of hundreds of bytes that unpacks to a gigabyte holds no model.
+const MOST_TIMES: u64 = 200;
+/// What any file may unpack to, whatever its length.
+const ALWAYS: u64 = 64 << 20;
+
 /// Unpacks a whole stream into memory.
 ///
 /// # Errors
-/// `LimitExceeded` past `most` bytes; `Malformed` for a stream that breaks off or fails its checksum.
+/// `LimitExceeded` past `most` bytes, or [`MOST_TIMES`] as many as there are; `Malformed` for a stream that breaks off or fails its checksum.
 pub(super) fn unpack(source: &Source, packing: Packing, most: u64) -> Result<Vec<u8>> {
     let failed = Rc::new(RefCell::new(None));
     let input = Input { reader: source.reader().clone(), at: 0, failed: failed.clone() };
     let mut out = Vec::new();
+    let most = most.min(source.len().saturating_mul(MOST_TIMES).max(ALWAYS));
     match packing.run(input, &mut out, most) {
         Ok(true) => {
             out.shrink_to_fit();
