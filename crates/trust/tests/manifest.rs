@@ -128,8 +128,7 @@ fn the_same_tensors_have_the_same_hash_in_every_format_and_sharding() {
         assert_eq!(hashes.models.len(), 1, "{name}: {:?}", hashes.notes);
         found.insert(hashes.models[0].logical);
         if shard.is_some() {
-            let files: BTreeSet<_> =
-                hashes.models[0].tensors.iter().map(|t| t.file.clone().unwrap()).collect();
+            let files: BTreeSet<_> = hashes.models[0].tensors.iter().map(|t| t.file.unwrap()).collect();
             assert_eq!(files.len(), hashes.files.len() - 1, "{files:?}");
         }
         write(&path);
@@ -238,12 +237,18 @@ fn a_manifest_is_found_beside_its_file_or_in_its_folder() {
     }
 }
 
+/// The file of a tensor of a set.
+fn shard_of(recorded: &Recorded, tensor: &str) -> String {
+    let model = &recorded.manifest.models[0];
+    model.file_of(model.tensor(tensor).unwrap()).unwrap().to_owned()
+}
+
 #[test]
 fn a_set_is_held_shard_by_shard() {
     let dir = folder(Some(500_000));
     let recorded = Recorded::find(&dir.path().join("model.safetensors.index.json"), None).unwrap();
     assert!(recorded.only.as_ref().unwrap().len() >= 3);
-    let shard = recorded.manifest.models[0].tensor("large").unwrap().file.clone().unwrap();
+    let shard = shard_of(&recorded, "large");
     let path = dir.path().join(&shard);
     let last = fs::read(&path).unwrap().len() - 1;
     flip(&path, last);
@@ -253,7 +258,7 @@ fn a_set_is_held_shard_by_shard() {
     assert_eq!(tensors.changed.len(), 1);
     assert!(tensors.missing.is_empty() && tensors.added.is_empty(), "{tensors:?}");
     // Another shard missing keeps nobody from looking into this one.
-    let other = recorded.manifest.models[0].tensor("big").unwrap().file.clone().unwrap();
+    let other = shard_of(&recorded, "big");
     fs::remove_file(dir.path().join(&other)).unwrap();
     let found = check(dir.path());
     assert_eq!(found.differences.len(), 2);
@@ -436,4 +441,20 @@ fn several_models_of_a_folder_and_what_is_none() {
     assert_eq!(hash(&cut, &HashOptions::default()).unwrap_err().kind(), ErrorKind::Malformed);
     let text = hash(&dir.path().join("config.json"), &HashOptions::default()).unwrap();
     assert!(text.models.is_empty() && text.files.len() == 1);
+}
+
+#[test]
+fn manifests_of_another_writer_are_read_or_refused_for_what_they_say() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/manifest");
+    for name in ["good", "changed", "missing", "nested", "model", "files", "provenance"] {
+        Manifest::read(&corpus.join(name)).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    for (name, kind) in [
+        ("outside", ErrorKind::UnsafeContent),
+        ("absolute", ErrorKind::UnsafeContent),
+        ("case", ErrorKind::UnsafeContent),
+        ("version", ErrorKind::Unsupported),
+    ] {
+        assert_eq!(Manifest::read(&corpus.join(name)).unwrap_err().kind(), kind, "{name}");
+    }
 }

@@ -134,8 +134,8 @@ fn json_of(hashes: &Hashes, manifest: Option<&PathBuf>) -> Value {
     let tensors = hashes.models.iter().flat_map(|m| {
         m.tensors.iter().map(|t| {
             json!({
-                "model": m.path, "name": t.name, "dtype": t.dtype, "shape": t.shape, "hash": hex(&t.hash),
-                "file": t.file,
+                "model": m.path, "name": t.name, "dtype": t.dtype.name(), "shape": t.shape, "hash": hex(&t.hash),
+                "file": m.file_of(t),
             })
         })
     });

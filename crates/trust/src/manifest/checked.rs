@@ -36,7 +36,7 @@ impl<'a> Checked<'a> {
             let Some(entry) = model.tensor(info.name()) else {
                 return Err(other("the manifest has no such tensor".into()));
             };
-            if (entry.dtype.as_str(), &entry.shape[..]) != (info.dtype().name(), info.shape()) {
+            if (entry.dtype, &entry.shape[..]) != (info.dtype(), info.shape()) {
                 let (dtype, shape) = (info.dtype().name(), info.shape());
                 let what = format!("{dtype} {shape:?}, and {} {:?} is recorded", entry.dtype, entry.shape);
                 return Err(other(what));

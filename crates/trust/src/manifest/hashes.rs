@@ -172,8 +172,8 @@ struct Opened {
     path: String,
     files: Vec<String>,
     archive: Box<dyn Archive>,
-    /// The file of each tensor, where the model is a sharded set.
-    shards: HashMap<String, String>,
+    /// Which of the files each tensor is in, where the model is a sharded set.
+    shards: HashMap<String, u32>,
     /// The hashes that are known.
     hashes: Vec<Option<Digest>>,
 }
@@ -313,9 +313,9 @@ impl<'w, 'o> Work<'w, 'o> {
         files.dedup();
         let mut shards = HashMap::new();
         if name.ends_with(".index.json") && files.len() > 2 {
-            for file in files.iter().filter(|f| *f != name) {
+            for (number, file) in (0..).zip(&files).filter(|(_, f)| *f != name) {
                 let shard = self.options.registry.open_path(self.folder.join(file), &self.options.read)?;
-                shards.extend(shard.tensors().iter().map(|t| (t.name().to_owned(), file.clone())));
+                shards.extend(shard.tensors().iter().map(|t| (t.name().to_owned(), number)));
             }
         }
         let hashes = vec![None; archive.tensors().len()];
@@ -390,10 +390,10 @@ impl Opened {
         for (info, hash) in infos.iter().zip(self.hashes) {
             tensors.push(TensorEntry {
                 name: info.name().to_owned(),
-                dtype: info.dtype().name().to_owned(),
+                dtype: info.dtype(),
                 shape: info.shape().to_vec(),
                 hash: hash?,
-                file: self.shards.get(info.name()).cloned(),
+                file: self.shards.get(info.name()).copied(),
             });
         }
         tensors.sort_by(|a, b| a.name.cmp(&b.name));

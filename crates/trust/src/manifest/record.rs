@@ -1,5 +1,6 @@
 //! `weighbridge.json`: what it says, written the same way each time and read strictly.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -16,8 +17,8 @@ use super::text::{from_hex, hex};
 pub const NAME: &str = "weighbridge.json";
 /// What the name of a single file's manifest ends with: `model.safetensors.weighbridge.json`.
 pub const SUFFIX: &str = ".weighbridge.json";
-/// The longest manifest that is read or written, in bytes: some 150,000 tensors.
-pub const LONGEST: u64 = 24 << 20;
+/// The longest manifest that is read or written, in bytes: some 130,000 tensors.
+pub const LONGEST: u64 = 20 << 20;
 /// The version that is written and read.
 const VERSION: u64 = 1;
 /// What stands before the digest of the manifest itself, at its end.
@@ -31,6 +32,14 @@ const DIMS: usize = 64;
 const FILES: usize = 100_000;
 /// The most tensors of a model.
 const TENSORS: usize = 1_000_000;
+/// The most items of all lists together, sizes of dimensions included: a text of so many bytes must not become many times as
+/// many in memory.
+const ITEMS: usize = 600_000;
+
+thread_local! {
+    /// How many items the manifest that is being read may still have.
+    static LEFT: Cell<usize> = const { Cell::new(0) };
+}
 
 /// Where the manifest of a folder or file lies.
 pub fn manifest_path(path: &Path) -> PathBuf {
@@ -43,26 +52,39 @@ pub fn manifest_path(path: &Path) -> PathBuf {
 }
 
 /// What a manifest says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Manifest {
     /// The version of the schema: 1.
-    #[serde(rename = "weighbridge_manifest")]
     pub version: u64,
     /// The program that wrote it, with its version.
     pub tool: String,
     /// Whether it speaks of a whole folder, in which no other file may be, or of some files.
     pub covers: Covers,
     /// The files, in the order of their paths as bytes.
-    #[serde(deserialize_with = "bounded::<_, _, FILES>")]
     pub files: Vec<FileEntry>,
     /// What the files hold: an entry for each file or set of weights, in the order of their paths.
-    #[serde(deserialize_with = "bounded::<_, _, FILES>")]
     pub models: Vec<ModelEntry>,
-    /// What it was made from; null where that is not known.
-    #[serde(deserialize_with = "present")]
+    /// What it was made from; `None` where that is not known.
     pub provenance: Option<Provenance>,
+}
+
+/// A manifest's file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    weighbridge_manifest: u64,
+    tool: String,
+    covers: Covers,
+    #[serde(deserialize_with = "bounded::<_, _, FILES>")]
+    files: Vec<FileEntry>,
+    #[serde(deserialize_with = "bounded::<_, _, FILES>")]
+    models: Vec<ModelEntry>,
+    #[serde(deserialize_with = "present")]
+    provenance: Option<Provenance>,
+    /// Checked before anything else.
+    #[serde(rename = "digest")]
+    _digest: serde::de::IgnoredAny,
 }
 
 /// Which files a manifest speaks of.
@@ -121,17 +143,18 @@ pub struct ModelEntry {
 pub struct TensorEntry {
     /// Its name.
     pub name: String,
-    /// The name of its dtype.
-    pub dtype: String,
+    /// Its dtype, by name.
+    #[serde(with = "dtype_name")]
+    pub dtype: DType,
     /// The sizes of its dimensions.
     #[serde(deserialize_with = "bounded::<_, _, DIMS>")]
     pub shape: Vec<u64>,
     /// Its hash.
     #[serde(with = "digits")]
     pub hash: Digest,
-    /// The file that it is in, where the model has several files of weights.
+    /// Which of [`ModelEntry::files`] it is in, counted from 0, where the model has several files of weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    pub file: Option<u32>,
 }
 
 /// What a model was made from.
@@ -167,6 +190,11 @@ impl ModelEntry {
     pub fn tensor(&self, name: &str) -> Option<&TensorEntry> {
         let at = self.tensors.binary_search_by(|t| t.name.as_str().cmp(name)).ok()?;
         self.tensors.get(at)
+    }
+
+    /// The file that a tensor is in, where the model has several files of weights.
+    pub fn file_of(&self, tensor: &TensorEntry) -> Option<&str> {
+        self.files.get(tensor.file? as usize).map(String::as_str)
     }
 }
 
@@ -270,10 +298,13 @@ impl Manifest {
         if from_hex(digest) != Some(blake3::hash(body.as_bytes()).into()) {
             return Err(unsealed(text).unwrap_or_else(changed));
         }
-        let manifest: Self = match serde_json::from_str(&format!("{body}\n}}")) {
-            Ok(manifest) => manifest,
+        LEFT.set(ITEMS);
+        let raw: Raw = match serde_json::from_str(text) {
+            Ok(raw) => raw,
             Err(e) => return Err(unsealed(text).unwrap_or_else(|| no_manifest(&e))),
         };
+        let Raw { weighbridge_manifest: version, tool, covers, files, models, provenance, .. } = raw;
+        let manifest = Self { version, tool, covers, files, models, provenance };
         if manifest.version != VERSION {
             return Err(other_version(manifest.version));
         }
@@ -330,24 +361,22 @@ impl Manifest {
             }
         }
         for model in &self.models {
-            let named = std::iter::once(&model.path).chain(&model.files);
-            for path in named.chain(model.tensors.iter().filter_map(|t| t.file.as_ref())) {
+            for path in std::iter::once(&model.path).chain(&model.files) {
                 if self.file(path).is_none() {
                     return Err(Error::malformed(format!(
                         "{path:?} is a file of a model and not among the files"
                     )));
                 }
             }
+            let nowhere = |t: &&TensorEntry| t.file.is_some_and(|f| f as usize >= model.files.len());
+            if let Some(tensor) = model.tensors.iter().find(nowhere) {
+                let what = "the tensor is in a file that the model does not have";
+                return Err(Error::malformed(what).with_tensor(&*tensor.name));
+            }
             for pair in model.tensors.windows(2) {
                 if pair[0].name >= pair[1].name {
                     let what = "the tensor is not in its order, or is there twice";
                     return Err(Error::malformed(what).with_tensor(&*pair[1].name));
-                }
-            }
-            for tensor in &model.tensors {
-                if DType::parse(&tensor.dtype).is_none_or(|d| d.name() != tensor.dtype) {
-                    let what = format!("{:?} is no dtype", tensor.dtype);
-                    return Err(Error::malformed(what).with_tensor(&*tensor.name));
                 }
             }
             if model_hash(model.tensors.iter().map(|t| (&*t.name, t.hash))) != model.logical {
@@ -411,9 +440,12 @@ fn bounded<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MOST: usize>(
         fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> std::result::Result<Vec<T>, A::Error> {
             let mut out = Vec::new();
             while let Some(item) = seq.next_element()? {
-                if out.len() == MOST {
-                    return Err(A::Error::custom(format!("more than {MOST} items")));
+                let left = LEFT.get();
+                if out.len() == MOST || left == 0 {
+                    let most = if left == 0 { ITEMS } else { MOST };
+                    return Err(A::Error::custom(format!("more than {most} items")));
                 }
+                LEFT.set(left - 1);
                 out.push(item);
             }
             Ok(out)
@@ -427,6 +459,22 @@ fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
 ) -> std::result::Result<Option<T>, D::Error> {
     Option::deserialize(deserializer)
+}
+
+/// A dtype by its name.
+mod dtype_name {
+    use super::{DType, Deserialize, Deserializer};
+    use serde::{Serializer, de::Error as _};
+
+    pub(super) fn serialize<S: Serializer>(dtype: &DType, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(dtype.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DType, D::Error> {
+        let text = std::borrow::Cow::<str>::deserialize(deserializer)?;
+        let dtype = DType::parse(&text).filter(|d| d.name() == text);
+        dtype.ok_or_else(|| D::Error::custom(format!("{text:?} is no dtype")))
+    }
 }
 
 /// A digest as 64 digits.
@@ -477,7 +525,7 @@ mod tests {
     fn sample() -> Manifest {
         let tensor = |name: &str, hash| TensorEntry {
             name: name.into(),
-            dtype: "F32".into(),
+            dtype: DType::F32,
             shape: vec![2, 3],
             hash: [hash; 32],
             file: None,
@@ -549,6 +597,7 @@ mod tests {
             ("\"F32\"", "\"F33\"", ErrorKind::Malformed),
             ("\"F32\"", "\"f32\"", ErrorKind::Malformed),
             ("[2,3]", "[2,-3]", ErrorKind::Malformed),
+            ("\"name\":\"a\"", "\"file\":1,\"name\":\"a\"", ErrorKind::Malformed),
             ("\"name\":\"a\"", "\"name\":\"z\"", ErrorKind::Malformed),
             ("\"name\":\"a\"", "\"name\":\"b\\\"ü\\n\"", ErrorKind::Malformed),
             ("\"hash\":\"03", "\"hash\":\"13", ErrorKind::Mismatch),
@@ -574,6 +623,19 @@ mod tests {
             let error = Manifest::from_text(&sealed(&text)).unwrap_err();
             assert_eq!(error.kind(), kind, "{to}: {error}");
         }
+        // A list in a list: each is short enough, and together they are not.
+        let many = format!("[[\"a\",\"b\"]{}]", ",[\"a\",\"b\"]".repeat(FILES));
+        let text = good.replace("[[\"dtype\",\"F16\"]]", &many);
+        assert_ne!(text, good);
+        assert!(Manifest::from_text(&sealed(&text)).unwrap_err().to_string().contains("more than 100000"));
+        let models = ", {\"path\":\"a\",\"files\":[".to_owned() + &"\"a\",".repeat(FILES - 1) + "\"a\"]";
+        let rest = ",\"format\":\"\",\"variety\":\"\",\"logical\":\"".to_owned()
+            + &"0".repeat(64)
+            + "\",\"tensors\":[]}";
+        let text =
+            good.replace("\n  ],\n  \"provenance\"", &((models + &rest).repeat(7) + "],\"provenance\""));
+        assert_ne!(text, good);
+        assert!(Manifest::from_text(&sealed(&text)).unwrap_err().to_string().contains("more than 600000"));
         let shape = format!("[{}1]", "1,".repeat(DIMS));
         assert!(Manifest::from_text(&sealed(&good.replace("[2,3]", &shape))).is_err());
         for (bad, kind) in [

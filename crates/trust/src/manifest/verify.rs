@@ -10,7 +10,7 @@ use weighbridge_formats::{Archive, Error, ErrorKind, ReadAt, ReadOptions, Regist
 use super::files::{DigestOptions, Job, Wanted, run};
 use super::hashes::{Quiet, split};
 use super::listing;
-use super::record::{Covers, FileEntry, Manifest, ModelEntry, NAME, SUFFIX};
+use super::record::{Covers, FileEntry, Manifest, ModelEntry, NAME, SUFFIX, TensorEntry};
 
 /// Choices for verifying.
 #[derive(Clone)]
@@ -330,15 +330,15 @@ pub fn verify(recorded: &Recorded, options: &VerifyOptions<'_>) -> Result<Verifi
 fn tensors_of(recorded: &Recorded, path: &str, options: &VerifyOptions<'_>) -> Result<Option<TensorChanges>> {
     let of_file = |m: &&ModelEntry| m.files.iter().any(|f| f == path);
     let Some(model) = recorded.manifest.models.iter().find(of_file) else { return Ok(None) };
-    let in_file = |file: &Option<String>| file.as_deref().is_none_or(|f| f == path);
-    let shard = model.tensors.iter().any(|t| t.file.as_deref() == Some(path));
+    let in_file = |t: &TensorEntry| model.file_of(t).is_none_or(|f| f == path);
+    let shard = model.tensors.iter().any(|t| model.file_of(t) == Some(path));
     // An index has no tensors of its own, and a shard is opened by itself, whatever became of the others.
     if !shard && model.tensors.iter().any(|t| t.file.is_some()) {
         return Ok(None);
     }
     let open = recorded.folder.join(if shard { path } else { &model.path });
     match options.registry.open_path(&open, &options.read) {
-        Ok(archive) => compare(&*archive, model, &|t| in_file(t), options).map(Some),
+        Ok(archive) => compare(&*archive, model, &in_file, options).map(Some),
         Err(e) => Ok(Some(TensorChanges { unreadable: Some(e.to_string()), ..TensorChanges::default() })),
     }
 }
@@ -373,11 +373,11 @@ pub fn verify_tensors(
     Ok(changes)
 }
 
-/// Compares an archive with the recorded tensors of which `counts` is true, by the file that they are in.
+/// Compares an archive with the recorded tensors of which `counts` is true.
 fn compare(
     archive: &dyn Archive,
     model: &ModelEntry,
-    counts: &dyn Fn(&Option<String>) -> bool,
+    counts: &dyn Fn(&TensorEntry) -> bool,
     options: &VerifyOptions<'_>,
 ) -> Result<TensorChanges> {
     let mut out = TensorChanges::default();
@@ -387,7 +387,7 @@ fn compare(
         found.insert(info.name());
         match model.tensor(info.name()) {
             None => out.added.push(info.name().to_owned()),
-            Some(t) if t.dtype == info.dtype().name() && t.shape == info.shape() => which.push((i, t.hash)),
+            Some(t) if t.dtype == info.dtype() && t.shape == info.shape() => which.push((i, t.hash)),
             Some(t) => {
                 let why = format!(
                     "{} {:?}, and {} {:?} is recorded",
@@ -400,7 +400,7 @@ fn compare(
             }
         }
     }
-    let recorded = model.tensors.iter().filter(|t| counts(&t.file));
+    let recorded = model.tensors.iter().filter(|t| counts(t));
     out.missing.extend(recorded.filter(|t| !found.contains(&*t.name)).map(|t| t.name.clone()));
     let quiet = options.observer.map(Quiet);
     let observer = quiet.as_ref().map(|q| q as &dyn Observer);
