@@ -24,6 +24,19 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// The tool age, which judges encrypted files.
+///
+/// # Panics
+/// If there is none: a test that needs it must not pass without it.
+pub fn age() -> PathBuf {
+    let path = match std::env::var_os("WEIGHBRIDGE_AGE") {
+        Some(path) => PathBuf::from(path),
+        None => workspace().join("target/native/age/age"),
+    };
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// The golden files of a format, each with its dump.
 ///
 /// # Panics

@@ -3,6 +3,7 @@
 //! Each task is a module with one `run`; a task that finds a fault returns `Err` with the whole text of what is
 //! wrong, and the process exits with 1. Nothing here is needed to build or use the crates.
 
+mod age;
 mod bench;
 mod command;
 mod deny;

@@ -6,6 +6,7 @@
 //! counts only with its stamp, which is written last; a lock file keeps two runs apart.
 
 use crate::Outcome;
+use crate::age;
 use crate::command::{self, command, done, output, root, run as run_command, target};
 use crate::native;
 use sha2::{Digest, Sha256};
@@ -111,6 +112,7 @@ pub(crate) fn ensure() -> Outcome<Environment> {
     point(&link, &venv)?;
     native::ensure(&cache, &venv)?;
     native::ensure_runtime(&venv)?;
+    age::ensure(&cache)?;
     let fixtures = fixtures(&cache, &python_of(&venv))?;
     let folder = target().join("fixtures");
     fs::create_dir_all(&folder)?;
