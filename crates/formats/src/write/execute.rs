@@ -8,7 +8,7 @@ use super::leftover::{Claim, uninterrupted};
 use super::stage::{self, Temporary};
 use super::{WritePlan, kernel};
 use crate::error::{Error, ErrorKind, Result};
-use crate::source::is_plain_relative;
+use crate::source::{fold, is_plain_relative};
 
 /// Who watches a write, from several threads.
 ///
@@ -202,7 +202,7 @@ fn check_plan(plan: &WritePlan<'_>, allowed: Names) -> Result<()> {
             return Err(Error::invalid_options(what));
         }
         // Names that differ by case alone are one file on some systems.
-        if !names.insert(name.to_lowercase()) {
+        if !names.insert(fold(name)) {
             return Err(Error::invalid_options(format!("two files of the plan are called {name:?}")));
         }
         file.check()?;
