@@ -138,7 +138,9 @@ fn age_decrypts_what_is_encrypted_here() {
     tasks(&list);
     assert_eq!(expected.len(), 17);
     for (path, bytes) in expected {
-        assert!(fs::read(&path).unwrap() == bytes, "{}", path.display());
+        // age makes its file with the first byte, and so none of no bytes.
+        let found = if bytes.is_empty() && !path.exists() { Vec::new() } else { fs::read(&path).unwrap() };
+        assert!(found == bytes, "{}", path.display());
     }
 }
 

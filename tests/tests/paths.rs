@@ -199,6 +199,10 @@ fn checkpoint_manifest(place: &Place, name: &str) -> Result<()> {
         fs::rename(saved.join("model.safetensors"), root.path().join("elsewhere")).unwrap();
         std::os::unix::fs::symlink("../elsewhere", saved.join(name)).unwrap();
     }
+    #[cfg(unix)]
+    if name == "fifo" {
+        assert!(std::process::Command::new("mkfifo").arg(saved.join(name)).status().unwrap().success());
+    }
     let path = saved.join("checkpoint.json");
     let text = fs::read_to_string(&path).unwrap();
     let body = text.rsplit_once(",\n  \"manifest_crc32\"").unwrap().0;
@@ -308,7 +312,7 @@ fn honest_names_are_followed() {
         entry(&place, name).unwrap_or_else(|e| panic!("{what}: {e}"));
     }
     for (what, entry) in WRITING {
-        entry(&place, "new.bin").unwrap_or_else(|e| panic!("{what}: {e}"));
+        entry(&place, "new.txt").unwrap_or_else(|e| panic!("{what}: {e}"));
     }
     place.check("honest names");
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use weighbridge_formats::source::is_plain_relative;
+use weighbridge_formats::source::{fold, is_plain_relative};
 use weighbridge_formats::{Error, ErrorKind, Limits, Note, Result, Source};
 
 /// The most entries of a folder and its subfolders.
@@ -83,11 +83,11 @@ impl ModelFolder {
                     skipped.push(full);
                     continue;
                 }
-                if !is_plain_relative(&name) || crate::names::is_device(&name) || name.ends_with(['.', ' ']) {
+                if !is_plain_relative(&name) {
                     let what = format!("{full:?} is a name that not every system can have");
                     return Err(Error::invalid_options(what).with_path(root).with_hint("rename the file"));
                 }
-                if let Some(other) = folded.insert(full.to_lowercase(), full.clone()) {
+                if let Some(other) = folded.insert(fold(&full), full.clone()) {
                     let what = format!("{full:?} and {other:?} are one name where case does not count");
                     return Err(Error::invalid_options(what).with_path(root).with_hint("rename one of them"));
                 }

@@ -1,12 +1,10 @@
 //! Which names a model and an alias may have: they become names of folders and files on every system.
 
+use weighbridge_formats::source::is_device;
 use weighbridge_formats::{Error, Result};
 
 /// The longest name of a model, in bytes.
 const LONGEST: usize = 96;
-
-/// Names that Windows gives to devices, with any extension.
-const DEVICES: &[&str] = &["con", "prn", "aux", "nul"];
 
 /// Checks the name of a model: ASCII letters, digits, `-`, `_` and `.`, with a letter or digit at both ends, at most
 /// 96 bytes, and none that a system keeps for a device.
@@ -63,15 +61,6 @@ pub fn check_alias(name: &str) -> Result<()> {
     } else {
         Ok(())
     }
-}
-
-/// Whether Windows takes a file of this name for a device.
-pub(crate) fn is_device(name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    let stem = lower.split('.').next().unwrap_or_default();
-    let numbered = stem.strip_prefix("com").or_else(|| stem.strip_prefix("lpt"));
-    DEVICES.contains(&stem)
-        || numbered.is_some_and(|n| n.len() == 1 && n != "0" && n.as_bytes()[0].is_ascii_digit())
 }
 
 #[cfg(test)]

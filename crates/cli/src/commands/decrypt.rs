@@ -19,7 +19,7 @@ Examples:
   WEIGHBRIDGE_PASSPHRASE=… weighbridge decrypt model.safetensors.age model.safetensors
 
 What is written is the owner's alone (600, folders 700) unless --mode says otherwise. It appears after all of it was
-found to be what was encrypted. `inspect`, `convert` and `diff` read an encrypted file as it is: `-i key.txt`.")]
+found to be what was encrypted. `inspect`, `convert`, `diff` and `hash` read an encrypted file as it is: `-i key.txt`.")]
 pub(crate) struct Args {
     /// The encrypted file
     path: PathBuf,

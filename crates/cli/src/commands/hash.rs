@@ -8,6 +8,7 @@ use weighbridge::logical::hex;
 use weighbridge::trust::manifest::{Cache, HashOptions, Hashes, ModelEntry, hash, manifest_path};
 use weighbridge::{Error, Result};
 
+use super::keys::Keys;
 use crate::exit::Exit;
 use crate::output::{self, count, one_line};
 use crate::progress::Progress;
@@ -25,7 +26,8 @@ Examples:
   weighbridge hash model.safetensors
   weighbridge hash model/ --tensors
   weighbridge hash model/ --json --algorithm logical
-  weighbridge hash model/ --write")]
+  weighbridge hash model/ --write
+  weighbridge hash model.age -i key.txt")]
 pub(crate) struct Args {
     /// A file, the index of a sharded set, or a model's folder
     path: PathBuf,
@@ -47,6 +49,8 @@ pub(crate) struct Args {
     /// Threads that hash
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
+    #[command(flatten)]
+    keys: Keys,
     /// Print one JSON object
     #[arg(long)]
     pub(crate) json: bool,
@@ -62,7 +66,55 @@ enum Algorithm {
     Blake3,
 }
 
+/// The hashes of the tensors in an encrypted file, which is read where it is. Those of its own bytes say nothing of the
+/// model: a file that is encrypted twice has other bytes.
+fn encrypted(args: &Args) -> Result<Exit> {
+    if args.write || args.algorithm.iter().any(|a| *a != Algorithm::Logical) {
+        let what = "of an encrypted file only the hashes of its tensors are made";
+        return Err(Error::invalid_options(what)
+            .with_path(&args.path)
+            .with_hint("decrypt it first (`weighbridge decrypt`), and hash what comes out"));
+    }
+    let archive = args.keys.open(&args.path)?;
+    let (logical, hashes) = weighbridge::logical::hash_archive(&*archive, args.threads.map(usize::from))?;
+    let (path, tensors) = (args.path.to_string_lossy(), archive.tensors().iter().zip(&hashes));
+    if args.json {
+        let tensors = tensors.map(|(t, hash)| {
+            json!({
+                "model": path, "name": t.name(), "dtype": t.dtype().name(), "shape": t.shape(),
+                "hash": hex(hash), "file": path,
+            })
+        });
+        let report = json!({
+            "logical": hex(&logical),
+            "files": [],
+            "models": [{
+                "path": path, "files": [path], "format": archive.format(), "variety": archive.variety(),
+                "logical": hex(&logical), "tensors": hashes.len(),
+            }],
+            "tensors": tensors.collect::<Vec<_>>(),
+            "manifest": Value::Null,
+            "notes": output::notes_json(archive.notes()),
+        });
+        output::emit(format!("{report}\n").as_bytes())?;
+        return Ok(Exit::Success);
+    }
+    let mut out = String::new();
+    let number = count(hashes.len() as u64, "tensor");
+    let _ = writeln!(out, "logical  {}  {} ({}, {number})", hex(&logical), one_line(&path), archive.format());
+    for (t, hash) in tensors.filter(|_| args.tensors) {
+        let (name, dtype, shape) = (one_line(t.name()), t.dtype(), t.shape());
+        let _ = writeln!(out, "tensor   {}  {name}  {dtype} {shape:?}", hex(hash));
+    }
+    output::push_notes(&mut out, archive.notes());
+    output::emit(out.as_bytes())?;
+    Ok(Exit::Success)
+}
+
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    if args.keys.apply_to(&args.path) {
+        return encrypted(args);
+    }
     let progress = Progress::new(args.json);
     let wanted = |a: Algorithm| args.algorithm.is_empty() || args.algorithm.contains(&a);
     let cache = if args.cached { Cache::user() } else { None };

@@ -62,6 +62,17 @@ fn encrypted_models_are_read_where_they_are() {
     let shown = run(&["inspect", &sealed, "-i", &key, "--json"]).expect(0).json();
     assert_eq!((&plain["tensors"], &plain["metadata"]), (&shown["tensors"], &shown["metadata"]));
     run(&["diff", &weights, &sealed, "-i", &key]).expect(0);
+    let hash = |args: &[&str]| run(&[&["hash", "--json"], args].concat()).expect(0).json();
+    let (plain_hash, sealed_hash) = (hash(&[&weights]), hash(&[&sealed, "-i", &key]));
+    assert_eq!((&plain_hash["logical"], plain_hash["logical"].is_string()), (&sealed_hash["logical"], true));
+    let hashes = |value: &serde_json::Value| -> Vec<(String, String)> {
+        let text = |t: &serde_json::Value, key: &str| t[key].as_str().unwrap().to_owned();
+        let mut all: Vec<_> =
+            value["tensors"].as_array().unwrap().iter().map(|t| (text(t, "name"), text(t, "hash"))).collect();
+        all.sort();
+        all
+    };
+    assert_eq!(hashes(&plain_hash), hashes(&sealed_hash));
     let out = folder.path("out.bin");
     let report = run(&["convert", &sealed, &out, "-i", &key, "--json"]).expect(0).json();
     assert_eq!(report["source"]["format"], "safetensors");

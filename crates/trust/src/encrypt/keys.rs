@@ -199,26 +199,28 @@ impl Identities {
     /// `Unsupported` for SSH keys of other kinds. No message has a part of the file in it.
     pub fn add_file(&mut self, path: &Path, ask: &mut dyn FnMut(&Path) -> Result<Passphrase>) -> Result<()> {
         self.notes.extend(exposed(path));
-        let text = read_secret(path)?;
-        self.add_text(&text, path, ask).map_err(|e| e.with_path(path))
+        let bytes = read_bytes(path)?;
+        self.add_bytes(&bytes, path, ask).map_err(|e| e.with_path(path))
     }
 
-    fn add_text(
+    fn add_bytes(
         &mut self,
-        text: &str,
+        bytes: &[u8],
         path: &Path,
         ask: &mut dyn FnMut(&Path) -> Result<Passphrase>,
     ) -> Result<()> {
-        if super::container::begins_age(text.as_bytes()) {
+        if super::container::begins_age(bytes) {
             let mut locks = Self::new();
             locks.add_passphrase(&ask(path)?);
-            let sealed = Source::from_bytes(text.as_bytes());
+            let sealed = Source::from_bytes(bytes);
             let reader = super::reader::Reader::open(sealed.reader().clone(), locks)?;
             let inner = Zeroizing::new(weighbridge_formats::Data::lazy(reader).read_all()?);
             let inner = std::str::from_utf8(&inner)
                 .map_err(|_| Error::invalid_options("what is encrypted here is no identity file"))?;
             return self.add_lines(inner);
         }
+        let text = std::str::from_utf8(bytes)
+            .map_err(|_| Error::invalid_options("this file is no text, and keys are"))?;
         if text.trim_start().starts_with("-----BEGIN") {
             return self.add_ssh(text, path, ask);
         }
@@ -327,6 +329,14 @@ pub fn generate_identity(path: &Path) -> Result<String> {
 
 /// A file of keys as text that is zeroed.
 fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
+    let bytes = read_bytes(path)?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Error::invalid_options("this file is no text, and keys are").with_path(path))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+/// A file of keys as bytes that are zeroed.
+fn read_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>> {
     let source = Source::open(path)?;
     if source.len() > KEY_BYTES {
         let what = format!("the file has {} bytes, and files of keys have at most {KEY_BYTES}", source.len());
@@ -334,9 +344,7 @@ fn read_secret(path: &Path) -> Result<Zeroizing<String>> {
     }
     let mut bytes = Zeroizing::new(vec![0; usize::try_from(source.len()).unwrap_or(0)]);
     source.reader().read_at(0, &mut bytes).map_err(|e| e.with_path(path))?;
-    let text = std::str::from_utf8(&bytes)
-        .map_err(|_| Error::invalid_options("this file is no text, and keys are").with_path(path))?;
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(bytes)
 }
 
 /// A warning for a file with a secret in it that others can read.

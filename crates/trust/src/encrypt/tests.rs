@@ -69,6 +69,38 @@ fn every_length_comes_back_at_any_offset() {
 }
 
 #[test]
+fn armor_has_the_lines_of_any_system_and_of_one_length() {
+    let dir = tempfile::tempdir().unwrap();
+    let (recipients, identities) = keys(dir.path());
+    let (input, sealed) = (dir.path().join("in"), dir.path().join("in.age"));
+    let plain = pattern(100_000);
+    fs::write(&input, &plain).unwrap();
+    let mut options = quick();
+    options.armor = true;
+    encrypt(&input, &sealed, &recipients, &options).unwrap();
+    let text = fs::read_to_string(&sealed).unwrap();
+    let open =
+        |text: &str| Encrypted::from_source(&Source::from_bytes(text), Path::new("x.age"), &identities);
+    let read = |text: &str| {
+        let opened = open(text)?;
+        Data::Lazy(opened.reader()).read_all()
+    };
+    assert!(read(&text.replace('\n', "\r\n")).unwrap() == plain);
+    assert!(read(&format!("  \n{text}\n \n")).unwrap() == plain);
+    assert!(read(text.trim_end()).unwrap() == plain);
+    let mut lines: Vec<&str> = text.lines().collect();
+    let (first, rest) = lines[40].split_at(32);
+    let short = [&lines[..40], &[first, rest], &lines[41..]].concat().join("\n");
+    let cut = text.replace("-----END AGE ENCRYPTED FILE-----", "");
+    let more = text.replace("FILE-----\n", "FILE----- \n");
+    let other = text.replace(lines[40], &"*".repeat(64));
+    lines.remove(40);
+    for bad in [short, cut, more, other, lines.join("\n")] {
+        assert!(read(&bad).is_err());
+    }
+}
+
+#[test]
 fn threads_read_at_once() {
     let dir = tempfile::tempdir().unwrap();
     let (recipients, identities) = keys(dir.path());
