@@ -57,6 +57,11 @@ fn hdf5_files_of_h5py_and_pytables_are_judged_as_their_dumps_say() {
 }
 
 #[test]
+fn models_and_graphs_of_keras_and_tensorflow_are_judged_as_their_dumps_say() {
+    assert!(judge("keras") >= 10);
+}
+
+#[test]
 fn nothing_in_a_harmless_file_is_worth_more_than_information() {
     for name in ["old.h5", "new.h5", "user_block.h5"] {
         let report = report(&golden("hdf5").join(name));

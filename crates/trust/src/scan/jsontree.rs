@@ -11,7 +11,7 @@ use weighbridge_formats::{Error, Result};
 /// The longest text that is looked at, in bytes.
 pub(super) const MOST_TEXT: u64 = 16 << 20;
 /// The most values in it.
-const MOST_NODES: usize = 1 << 21;
+const MOST_NODES: usize = 1 << 20;
 /// How deep they may nest: Python's own reader gives up near a thousand.
 const MOST_DEPTH: usize = 500;
 

@@ -67,26 +67,6 @@ const PLAIN_TYPES: &[&str] = &[
     "tuple",
 ];
 
-/// The modules of Python's standard library, which hold no part of any model.
-static STANDARD: &str = "\
-    _io _operator _osx_support _posixsubprocess _pydecimal _socket _ssl _thread __future__ abc aifc antigravity argparse array ast asynchat asyncio asyncore atexit audioop base64 bdb binascii \
-    bisect builtins bz2 cProfile calendar cgi cgitb chunk cmath cmd code codecs codeop collections \
-    colorsys compileall concurrent configparser contextlib contextvars copy copyreg crypt csv ctypes \
-    curses dataclasses datetime dbm decimal difflib dis distutils doctest email encodings ensurepip enum \
-    errno faulthandler fcntl filecmp fileinput fnmatch fractions ftplib functools gc genericpath getopt \
-    getpass gettext glob graphlib grp gzip hashlib heapq hmac html http idlelib imaplib imghdr imp \
-    importlib inspect io ipaddress itertools json keyword lib2to3 linecache locale logging lzma mailbox \
-    mailcap marshal math mimetypes mmap modulefinder msilib msvcrt multiprocessing netrc nis nntplib nt \
-    ntpath nturl2path numbers opcode operator optparse os ossaudiodev pathlib pdb pickle pickletools \
-    pipes pkgutil platform plistlib poplib posix posixpath pprint profile pstats pty pwd py_compile \
-    pyclbr pydoc pydoc_data pyexpat queue quopri random re readline reprlib resource rlcompleter runpy \
-    sched secrets select selectors shelve shlex shutil signal site smtpd smtplib sndhdr socket \
-    socketserver spwd sqlite3 sre_compile sre_constants sre_parse ssl stat statistics string stringprep \
-    struct subprocess sunau symtable sys sysconfig syslog tabnanny tarfile telnetlib tempfile termios \
-    textwrap this threading time timeit tkinter token tokenize tomllib trace traceback tracemalloc tty \
-    turtle turtledemo types typing unicodedata unittest urllib uu uuid venv warnings wave weakref \
-    webbrowser winreg winsound wsgiref xdrlib xml xmlrpc zipapp zipfile zipimport zlib zoneinfo";
-
 /// Whether a module is one of these, or a part of it.
 pub(super) fn is_below(module: &str, roots: &[&str]) -> bool {
     let below =
@@ -107,8 +87,7 @@ pub(super) fn is_plain_type(module: &str, class: &str) -> bool {
 
 /// Whether a module belongs to Python's standard library.
 pub(super) fn is_standard(module: &str) -> bool {
-    let root = module.split('.').next().unwrap_or_default();
-    !root.is_empty() && (STANDARD.split(' ').any(|m| m == root) || root.starts_with("__builtin"))
+    super::pickle::stdlib::holds(module)
 }
 
 /// What a name from a package that is not known is: of the standard library it is no part of a model.

@@ -10,7 +10,7 @@ pub(super) const SIGNATURE: &[u8] = b"\x89HDF\r\n\x1a\n";
 /// The furthest place that a superblock is looked for.
 const LAST_SIGNATURE: u64 = 1 << 26;
 /// The most bytes of metadata that one walk reads.
-const MOST_BYTES: u64 = 48 << 20;
+const MOST_BYTES: u64 = 32 << 20;
 /// The most structures that one walk reads.
 const MOST_READS: u64 = 400_000;
 /// The most bytes that are read at once.

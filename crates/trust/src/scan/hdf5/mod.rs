@@ -190,7 +190,11 @@ impl Walk<'_, '_, '_> {
     fn link(&mut self, path: &str, link: group::Link) {
         let below = join(path, &link.name);
         match link.target {
-            Target::Hard(address) => self.queue.push_back((address, below)),
+            // One more than are looked at, so that there being too many is noticed.
+            Target::Hard(address) if !self.seen.contains(&address) && self.queue.len() <= MOST_OBJECTS => {
+                self.queue.push_back((address, below));
+            }
+            Target::Hard(_) => {}
             Target::Soft(_) => {}
             Target::External { file, path: inside } => {
                 let what = format!("the link {:?} leads to {inside:?} in the file {file:?}", shown(&below));

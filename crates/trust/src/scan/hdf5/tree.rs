@@ -7,7 +7,7 @@ use weighbridge_formats::{Error, Result};
 use super::file::{Cursor, File};
 
 /// The most records of one tree.
-const MOST_RECORDS: usize = 400_000;
+const MOST_RECORDS: usize = 150_000;
 
 /// The addresses of the leaves of a version 1 tree over a group's symbols.
 pub(super) fn symbol_nodes(file: &mut File<'_>, address: u64) -> Result<Vec<u64>> {

@@ -44,7 +44,7 @@ fn is_json_text(head: &[u8]) -> bool {
 /// Looks at a JSON text.
 pub(crate) fn inspect_json(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> {
     let name = subject.file_name();
-    if VOCABULARIES.contains(&name.as_str()) && subject.source.len() > MOST_TEXT {
+    if VOCABULARIES.contains(&name.as_str()) && subject.source.len() > 2 << 20 {
         return Ok(());
     }
     if subject.source.len() > MOST_TEXT {
@@ -157,7 +157,7 @@ impl Config<'_, '_, '_> {
     /// `auto_map`: classes of a file in the folder (`modeling.Model`) or in another repository (`name--modeling.Model`).
     fn auto_map(&mut self, map: &Json<'_>) {
         let single = (map.kind() == Kind::String).then_some(("auto_map".into(), *map));
-        let entries: Vec<_> = map.entries().chain(single).collect();
+        let entries: Vec<_> = map.entries().chain(single).take(1000).collect();
         for (class, value) in entries {
             let lone = (value.kind() == Kind::String).then_some(value);
             for reference in value.items().chain(lone).take(16) {

@@ -96,6 +96,11 @@ impl Object<'_, '_, '_> {
                     self.report("keras-callable", modules::foreign(&module), &full, what);
                 }
             }
+            // Shapes and specifications of tensors, as Keras 2 keeps them beside a SavedModel.
+            "TensorShape" | "InputSpec" if module.is_empty() => {}
+            "TypeSpec"
+                if module.is_empty()
+                    && self.value.text("type_spec").is_some_and(|t| t.starts_with("tf.")) => {}
             "function" => {
                 let function = config.and_then(|c| c.string()).unwrap_or_default();
                 self.function(&module, &function);
@@ -144,7 +149,8 @@ impl Object<'_, '_, '_> {
             .collect();
         for key in marks {
             let code = self.value.get(&key);
-            let code = code.and_then(|c| if c.kind() == Kind::Array { c.items().next() } else { Some(c) });
+            // Beside the code stand defaults and a closure, in an array or in what stands for a tuple.
+            let code = code.map(|c| c.get("items").unwrap_or(c).items().next().unwrap_or(c));
             let text = code.and_then(|c| c.string()).unwrap_or_default();
             let bytes = base64::decode(&text).map_or(0, |b| b.len());
             let what = format!("the {key} of a layer is {bytes} bytes of Python bytecode");

@@ -21,6 +21,8 @@ const MOST_NAME: u64 = 4096;
 const MOST_OPERATORS: usize = 10_000;
 /// The most files of external data that are looked at.
 const MOST_FILES: usize = 4096;
+/// How deep graphs may stand in each other; each level is three messages.
+const MOST_DEPTH: usize = 10_000;
 
 /// Whether a subject is an ONNX model: by its name, or by a first field that is a version.
 pub(crate) fn fits(subject: &Subject<'_>) -> bool {
@@ -39,7 +41,7 @@ pub(crate) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> 
     let mut model = Model {
         subject,
         sink,
-        queue: Vec::new(),
+        open: Vec::new(),
         operators: HashMap::new(),
         order: Vec::new(),
         own: HashSet::new(),
@@ -54,6 +56,7 @@ pub(crate) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> 
 #[derive(Clone, Copy)]
 enum Message {
     Graph,
+    Function,
     Node,
     Attribute,
     Tensor,
@@ -69,7 +72,8 @@ struct Used {
 struct Model<'a, 's, 'k> {
     subject: &'a Subject<'s>,
     sink: &'a mut Sink<'k>,
-    queue: Vec<(Message, Field)>,
+    /// Messages that are being walked: what each is, where the walk stands in it, and its span.
+    open: Vec<(Message, u64, Field)>,
     /// Operators by domain and name.
     operators: HashMap<(String, String), Used>,
     order: Vec<(String, String)>,
@@ -84,19 +88,22 @@ impl Model<'_, '_, '_> {
         let mut at = all.start;
         while let Some(field) = reader.next(&mut at, all)? {
             match field.number {
-                7 if field.is_bytes => self.queue.push((Message::Graph, field)),
+                7 if field.is_bytes => self.enter(Message::Graph, field)?,
                 14 if field.is_bytes => self.metadata(reader, &field)?,
                 // Training: graphs that initialise and step.
                 20 if field.is_bytes => {
-                    let queue = &mut self.queue;
-                    reader.each(&field, |_, part| {
+                    let mut inner = field.start;
+                    while let Some(part) = reader.next(&mut inner, &field)? {
                         if matches!(part.number, 1 | 2) && part.is_bytes {
-                            queue.push((Message::Graph, part));
+                            self.enter(Message::Graph, part)?;
+                            self.drain(reader)?;
                         }
-                        Ok(())
-                    })?;
+                    }
                 }
-                25 if field.is_bytes => self.function(reader, &field)?,
+                25 if field.is_bytes => {
+                    self.function(reader, &field)?;
+                    self.enter(Message::Function, field)?;
+                }
                 _ => {}
             }
             self.drain(reader)?;
@@ -104,41 +111,53 @@ impl Model<'_, '_, '_> {
         Ok(())
     }
 
+    /// Looks at what waits, innermost first: one place for each level of nesting is all that is kept.
     fn drain(&mut self, reader: &mut Reader<'_>) -> Result<()> {
-        while let Some((message, field)) = self.queue.pop() {
-            match message {
-                Message::Node => self.node(reader, &field)?,
-                Message::Tensor => self.tensor(reader, &field)?,
-                _ => {
-                    let queue = &mut self.queue;
-                    reader.each(&field, |_, part| {
-                        let next = match (message, part.number) {
-                            (Message::Graph, 1) => Some(Message::Node),
-                            (Message::Graph, 5) | (Message::Attribute, 5 | 10) | (Message::Sparse, 1 | 2) => {
-                                Some(Message::Tensor)
-                            }
-                            (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Some(Message::Sparse),
-                            (Message::Attribute, 6 | 11) => Some(Message::Graph),
-                            _ => None,
-                        };
-                        queue.extend(next.filter(|_| part.is_bytes).map(|m| (m, part)));
-                        Ok(())
-                    })?;
+        while let Some((message, mut at, field)) = self.open.pop() {
+            let Some(part) = reader.next(&mut at, &field)? else { continue };
+            self.open.push((message, at, field));
+            let next = match (message, part.number) {
+                (Message::Graph, 1) => Some(Message::Node),
+                (Message::Graph, 5) | (Message::Attribute, 5 | 10) | (Message::Sparse, 1 | 2) => {
+                    Some(Message::Tensor)
                 }
+                (Message::Graph, 15) | (Message::Attribute, 22 | 23) => Some(Message::Sparse),
+                (Message::Attribute, 6 | 11) => Some(Message::Graph),
+                (Message::Node, 5) => Some(Message::Attribute),
+                (Message::Function, 7) => Some(Message::Node),
+                (Message::Function, 11) => Some(Message::Attribute),
+                _ => None,
+            };
+            match next.filter(|_| part.is_bytes) {
+                Some(Message::Tensor) => self.tensor(reader, &part)?,
+                Some(next) => {
+                    if matches!(next, Message::Node) {
+                        self.node(reader, &part)?;
+                    }
+                    self.enter(next, part)?;
+                }
+                None => {}
             }
         }
         Ok(())
     }
 
+    fn enter(&mut self, message: Message, field: Field) -> Result<()> {
+        if self.open.len() >= MOST_DEPTH {
+            return Err(
+                Error::limit(format!("graphs nest deeper than {MOST_DEPTH} levels")).at_offset(field.start)
+            );
+        }
+        self.open.push((message, field.start, field));
+        Ok(())
+    }
+
     fn function(&mut self, reader: &mut Reader<'_>, field: &Field) -> Result<()> {
         let (mut name, mut domain) = (String::new(), String::new());
-        let queue = &mut self.queue;
         reader.each(field, |r, part| {
             match part.number {
                 1 if part.is_bytes => name = r.text(&part, MOST_NAME)?,
                 10 if part.is_bytes => domain = r.text(&part, MOST_NAME)?,
-                7 if part.is_bytes => queue.push((Message::Node, part)),
-                11 if part.is_bytes => queue.push((Message::Attribute, part)),
                 _ => {}
             }
             Ok(())
@@ -151,13 +170,11 @@ impl Model<'_, '_, '_> {
 
     fn node(&mut self, reader: &mut Reader<'_>, field: &Field) -> Result<()> {
         let (mut name, mut operator, mut domain) = (String::new(), String::new(), String::new());
-        let queue = &mut self.queue;
         reader.each(field, |r, part| {
             match part.number {
                 3 if part.is_bytes => name = r.text(&part, 200)?,
                 4 if part.is_bytes => operator = r.text(&part, MOST_NAME)?,
                 7 if part.is_bytes => domain = r.text(&part, MOST_NAME)?,
-                5 if part.is_bytes => queue.push((Message::Attribute, part)),
                 _ => {}
             }
             Ok(())

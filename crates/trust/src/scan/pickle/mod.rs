@@ -16,7 +16,7 @@ mod literal;
 mod opcode;
 mod render;
 mod search;
-mod stdlib;
+pub(super) mod stdlib;
 #[cfg(test)]
 mod tests;
 mod trace;

@@ -285,7 +285,7 @@ pub(super) fn is_module(name: &str) -> bool {
 }
 
 /// Whether a dotted name begins in the standard library. Modules that begin with an underscore are its private parts.
-pub(super) fn holds(module: &str) -> bool {
+pub(in crate::scan) fn holds(module: &str) -> bool {
     let top = module.split('.').next().unwrap_or_default();
     let private = top.starts_with('_') && !matches!(top, "__main__" | "__mp_main__" | "__torch__");
     private || is_module(top)
