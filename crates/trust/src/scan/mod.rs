@@ -28,6 +28,7 @@ mod rules;
 mod safetensors;
 mod sarif;
 mod script;
+mod settings;
 mod subject;
 mod template;
 mod tensorflow;

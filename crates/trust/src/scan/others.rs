@@ -1,7 +1,7 @@
 //! The inspectors of what is no pickle and no container of such.
 
 use super::inspectors::Inspector;
-use super::{gguf, hdf5, huggingface, onnx, safetensors, tensorflow};
+use super::{gguf, hdf5, huggingface, onnx, safetensors, settings, tensorflow};
 
 /// Formats by their marks first, files of a model's folder by their names behind them.
 pub(super) static OTHERS: &[Inspector] = &[
@@ -20,6 +20,13 @@ pub(super) static OTHERS: &[Inspector] = &[
         kind: "json",
         fits: huggingface::fits_json,
         inspect: huggingface::inspect_json,
+        claims: true,
+    },
+    Inspector { kind: "yaml", fits: settings::fits_yaml, inspect: settings::inspect_yaml, claims: true },
+    Inspector {
+        kind: "keras",
+        fits: settings::fits_keras_metadata,
+        inspect: settings::inspect_keras_metadata,
         claims: true,
     },
     Inspector {

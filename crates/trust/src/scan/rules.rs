@@ -98,6 +98,9 @@ rules! {
         CONVERT;
     "unreadable", Medium, "a file could not be looked at in full",
         "what was not looked at may be anything", FETCH;
+    "yaml-callable", Critical, "a YAML file names what a loader is to call",
+        "loaders that construct objects from YAML import it and call it",
+        "do not load it; read it by a loader of plain values, such as yaml.safe_load";
     "zip-bomb", Medium, "an archive unpacks to far more than it is",
         "unpacking it fills memory or disk", "do not unpack it";
 }
