@@ -4,7 +4,9 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
-use weighbridge::trust::scan::{self, FileReport, Finding, Policy, Report, ScanOptions, Severity, Verdict};
+use weighbridge::trust::scan::{
+    self, FileReport, Finding, Policy, Report, RescueOptions, Rescued, ScanOptions, Severity, Verdict,
+};
 use weighbridge::write::{ExecuteOptions, FilePlan, WritePlan, execute};
 use weighbridge::{Error, Result};
 
@@ -22,6 +24,7 @@ Examples:
   weighbridge scan models/ --policy scan.toml
   weighbridge scan downloads/ --json | jq '.findings[] | {file, callable}'
   weighbridge scan . --sarif scan.sarif --fail-at high
+  weighbridge scan suspicious.bin --rescue tensors.safetensors
 
 Exit codes: 0 clean, 1 dangerous, 2 unknown only, 3 error.
 Nothing that is scanned is run: what a file would construct is decided by reading it.")]
@@ -41,7 +44,10 @@ pub(crate) struct Args {
     /// Fail from this severity on; what is below is reported only
     #[arg(long, value_name = "SEVERITY", value_enum)]
     fail_at: Option<Level>,
-    /// Let --sarif replace a file that exists
+    /// Write the tensors of the file, and nothing else of it, to a safetensors file
+    #[arg(long, value_name = "OUT")]
+    rescue: Option<PathBuf>,
+    /// Let --rescue and --sarif replace files that exist
     #[arg(long)]
     overwrite: bool,
     /// List clean files too, and shorten nothing
@@ -91,6 +97,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     if let Some(level) = args.fail_at {
         policy = policy.failing_at(level.into());
     }
+    if args.rescue.is_some() && (args.paths.len() != 1 || args.paths[0].is_dir()) {
+        return Err(Error::invalid_options("--rescue takes one file")
+            .with_hint("scan the others first, then rescue what matters file by file"));
+    }
     let progress = Progress::new(args.quiet || args.json);
     let mut options = ScanOptions::default();
     options.policy = policy;
@@ -99,6 +109,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let report = scan::scan(&args.paths, &options)?;
     let verdict = options.policy.outcome(&report);
     drop(progress);
+    let rescued = args.rescue.as_ref().map(|out| rescue(&args.paths[0], out, args));
     match &args.sarif {
         Some(path) if path == Path::new("-") => {
             output::emit(format!("{:#}\n", report.to_sarif()).as_bytes())?;
@@ -107,15 +118,64 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         None => {}
     }
     if args.json {
-        output::emit(format!("{}\n", report.to_json()).as_bytes())?;
+        let mut json = report.to_json();
+        if let Some(Ok(rescued)) = &rescued {
+            json["rescued"] = rescued_json(rescued);
+        }
+        output::emit(format!("{json}\n").as_bytes())?;
     } else if args.sarif.as_deref() != Some(Path::new("-")) {
-        output::emit(text(&report, args).as_bytes())?;
+        let mut text = text(&report, args);
+        if let Some(Ok(rescued)) = &rescued {
+            push_rescued(&mut text, rescued);
+        }
+        output::emit(text.as_bytes())?;
     }
+    // The report comes first, whatever became of the tensors.
+    rescued.transpose()?;
     Ok(match verdict {
         Verdict::Clean => Exit::Success,
         Verdict::Unknown => Exit::Unknown,
         Verdict::Dangerous => Exit::Dangerous,
     })
+}
+
+fn rescue(path: &Path, out: &Path, args: &Args) -> Result<Rescued> {
+    let progress = Progress::new(args.quiet || args.json);
+    let mut options = RescueOptions::default();
+    options.overwrite = args.overwrite;
+    options.observer = Some(&progress);
+    scan::rescue(path, out, &options)
+}
+
+fn rescued_json(rescued: &Rescued) -> serde_json::Value {
+    serde_json::json!({
+        "tensors": rescued.tensors,
+        "bytes": rescued.bytes,
+        "files": rescued.files.iter()
+            .map(|(path, bytes)| serde_json::json!({ "path": path.to_string_lossy(), "bytes": bytes }))
+            .collect::<serde_json::Value>(),
+        "parts": rescued.parts,
+        "lost": rescued.lost.iter()
+            .map(|(name, why)| serde_json::json!({ "name": name, "why": why }))
+            .collect::<serde_json::Value>(),
+    })
+}
+
+fn push_rescued(out: &mut String, rescued: &Rescued) {
+    for (path, bytes) in &rescued.files {
+        let path = path.to_string_lossy();
+        let _ = writeln!(
+            out,
+            "rescued {}, {}: {} ({})",
+            count(rescued.tensors, "tensor"),
+            size(rescued.bytes),
+            one_line(&path),
+            size(*bytes)
+        );
+    }
+    for (name, why) in &rescued.lost {
+        let _ = writeln!(out, "lost    {}: {}", one_line(name), one_line(why));
+    }
 }
 
 /// A log appears complete or not at all, as everything that is written.

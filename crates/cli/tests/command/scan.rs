@@ -57,9 +57,7 @@ fn json_has_what_its_schema_says() {
     let folder = Folder::new();
     let calls = folder.write("model.bin", CALLS);
     let found = run(&["scan", &calls, "--json"]).expect(1).json();
-    let schema = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/scan.schema.json"));
-    let schema: Value = serde_json::from_str(&schema.unwrap()).unwrap();
-    fits(&found, &schema, &schema, "report");
+    fits(&found, &schema(), &schema(), "report");
     assert_eq!(found["verdict"], "dangerous");
     let finding = &found["findings"][0];
     assert_eq!((&finding["callable"], &finding["opcode"]), (&"os.system".into(), &"REDUCE".into()));
@@ -68,6 +66,10 @@ fn json_has_what_its_schema_says() {
     assert_eq!(found["files"][0]["findings"], found["findings"].as_array().unwrap().len());
     let error = run(&["scan", &folder.path("missing"), "--json"]).expect(3);
     assert!(error.stdout.is_empty() && error.stderr.contains("\"not_found\""), "{}", error.stderr);
+}
+
+fn schema() -> Value {
+    serde_json::from_str(include_str!("../../../../docs/scan.schema.json")).unwrap()
 }
 
 /// Holds a value against the parts of JSON Schema that the report's schema uses.
@@ -164,4 +166,25 @@ fn a_policy_allows_refuses_and_sets_the_severity() {
     let wrong = policy("allow = 3");
     let error = run(&["scan", &unknown, "--policy", &wrong]).expect(3);
     assert!(error.stderr.contains("scan.toml") && error.stderr.contains("line 2"), "{}", error.stderr);
+}
+
+#[test]
+fn the_tensors_of_a_dangerous_file_are_rescued_without_it() {
+    let folder = Folder::new();
+    // The call is made, its result thrown away, and a dict with an honest array follows in the same stream.
+    let bytes = [
+        &b"\x80\x04cos\nsystem\nX\x07\x00\x00\x00echo hi\x85R0}X\x01\x00\x00\x00w"[..],
+        b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01K\x02\x85",
+        b"cnumpy\ndtype\nX\x02\x00\x00\x00f4\x89\x88\x87R(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb",
+        b"\x89C\x08\x00\x00\x80?\x00\x00\x00@tbs.",
+    ]
+    .concat();
+    let file = folder.write("array.pkl", bytes);
+    let out = folder.path("out.safetensors");
+    let found = run(&["scan", &file, "--rescue", &out, "--json"]).expect(1).json();
+    assert!(found["rescued"]["tensors"].as_u64().unwrap() > 0, "{found}");
+    run(&["inspect", &out]).expect(0);
+    run(&["scan", &out]).expect(0);
+    run(&["scan", &file, "--rescue", &out]).expect(3);
+    fits(&found, &schema(), &schema(), "report");
 }
