@@ -10,11 +10,11 @@ use weighbridge::trust::encrypt::{
 use weighbridge::{Error, ErrorKind};
 use weighbridge_tests::{age, faults, lines_of, workspace};
 
-/// What locks the keys and one of the files in `tests/golden/age`; `make.py` there has the same.
+/// What locks the keys and one of the files in `tests/age`; `make.py` there has the same.
 const PASSPHRASE: &str = "golden passphrase";
 
 fn golden(name: &str) -> PathBuf {
-    workspace().join("tests/golden/age").join(name)
+    workspace().join("tests/age").join(name)
 }
 
 fn passphrase() -> Passphrase {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use weighbridge::trust::manifest::{HashOptions, Recorded, VerifyOptions, hash, manifest_path, verify};
-use weighbridge::{Archive, DType, Data, MemoryArchive, Tensor, logical};
+use weighbridge::{DType, Data, MemoryArchive, Tensor, logical};
 use weighbridge_model::{Config, ModelSaver};
 use weighbridge_tests::{lines_of, workspace};
 
