@@ -37,6 +37,19 @@ pub fn age() -> PathBuf {
     path
 }
 
+/// The Python with model-signing in it, in an environment of its own.
+///
+/// # Panics
+/// If there is none.
+pub fn signing_python() -> PathBuf {
+    let path = match std::env::var_os("WEIGHBRIDGE_SIGNING_PYTHON") {
+        Some(path) => PathBuf::from(path),
+        None => workspace().join("target/venv-signing/bin/python"),
+    };
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup`", path.display());
+    path
+}
+
 /// The golden files of a format, each with its dump.
 ///
 /// # Panics
@@ -70,7 +83,15 @@ pub fn judge(tasks: &[Value]) -> Vec<Value> {
 /// # Panics
 /// If the script cannot be run, or answers otherwise.
 pub fn lines_of(script: &str, mode: &str, tasks: &[Value]) -> Vec<Value> {
-    let mut child = Command::new(python())
+    lines_by(&python(), script, mode, tasks)
+}
+
+/// The same by another Python.
+///
+/// # Panics
+/// As [`lines_of`].
+pub fn lines_by(python: &Path, script: &str, mode: &str, tasks: &[Value]) -> Vec<Value> {
+    let mut child = Command::new(python)
         .arg(workspace().join("tests/interop").join(script))
         .arg(mode)
         .stdin(Stdio::piped())

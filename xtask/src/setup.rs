@@ -17,6 +17,7 @@ use std::time::Instant;
 const REQUIREMENTS: &str = "xtask/requirements.txt";
 const OPTIMUM: &str = "xtask/optimum.txt";
 const SCANNERS: &str = "xtask/scanners.txt";
+const SIGNING: &str = "xtask/signing.txt";
 const STAMP: &str = ".complete";
 
 /// A wheel whose model files are fixtures; nothing of it is installed or run.
@@ -111,6 +112,7 @@ pub(crate) fn ensure() -> Outcome<Environment> {
     let venv = environment(&cache)?;
     let link = target().join("venv");
     point(&link, &venv)?;
+    point(&target().join("venv-signing"), &signing(&cache)?)?;
     native::ensure(&cache, &venv)?;
     native::ensure_runtime(&venv)?;
     age::ensure(&cache)?;
@@ -280,6 +282,43 @@ pub(crate) fn scanners() -> Outcome<PathBuf> {
     Ok(python)
 }
 
+/// The environment with model-signing, which judges signatures: its own, since nothing else needs what it brings along.
+fn signing(cache: &Path) -> Outcome<PathBuf> {
+    let list = fs::read(root().join(SIGNING))?;
+    let mut hash = Sha256::new();
+    hash.update(&list);
+    let base = base_python()?;
+    hash.update(output(command(&base, &["-c", "import sys; print(sys.version, sys.platform)"]))?);
+    let venv = cache.join(format!("signing-{}", &hex(&hash.finalize())[..16]));
+    if venv.join(STAMP).exists() {
+        return Ok(venv);
+    }
+    println!("setup: making the environment of model-signing {}", venv.display());
+    if venv.exists() {
+        fs::remove_dir_all(&venv)?;
+    }
+    let path = venv.to_str().ok_or("the cache folder's path is not UTF-8")?;
+    run_command(command(&base, &["-m", "venv", path]))?;
+    let python = python_of(&venv);
+    run_command(command(
+        &python,
+        &[
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--no-deps",
+            "--only-binary=:all:",
+            "-r",
+            SIGNING,
+        ],
+    ))?;
+    run_command(command(&python, &["-c", "import model_signing.signing, model_signing.verifying"]))?;
+    fs::write(venv.join(STAMP), list)?;
+    Ok(venv)
+}
+
 /// Has pip find requirements that are not met. BERTopic's embedders and clustering are left out on purpose.
 fn check_environment(python: &Path) -> Outcome {
     let found = command(python, &["-m", "pip", "check", "--disable-pip-version-check"]).output()?;
@@ -409,13 +448,13 @@ mod tests {
     #[test]
     fn every_requirement_is_exact() {
         let read = |name| fs::read_to_string(root().join(name)).unwrap();
-        let (list, optimum) = (read(REQUIREMENTS), read(OPTIMUM));
+        let (list, optimum, signing) = (read(REQUIREMENTS), read(OPTIMUM), read(SIGNING));
         fn of(list: &str) -> impl Iterator<Item = &str> {
             list.lines().filter(|l| !l.is_empty() && !l.starts_with('#'))
         }
         let lines: Vec<&str> = of(&list).collect();
         assert!(lines.len() > 20, "{lines:?}");
-        for line in lines.into_iter().chain(of(&optimum)) {
+        for line in lines.into_iter().chain(of(&optimum)).chain(of(&signing)) {
             let (name, rest) = line.split_once("==").unwrap_or_else(|| panic!("{line} has no exact version"));
             assert!(!name.is_empty() && rest.starts_with(|c: char| c.is_ascii_digit()), "{line}");
             assert!(!rest.contains('*'), "{line}");

@@ -14,7 +14,7 @@ use weighbridge::{Error, ErrorKind, Result};
 
 use crate::commands::{
     card, check, checkpoint, completions, convert, decrypt, diff, encrypt, export, formats, hash, inspect,
-    man, run, scan, topics, verify, version,
+    man, run, scan, sign, topics, verify, version,
 };
 use crate::exit::Exit;
 
@@ -45,7 +45,9 @@ enum Command {
     /// Hash a model's tensors and files, and write its manifest
     Hash(hash::Args),
     /// Hold a model against its manifest, and repair it
-    Verify(verify::Args),
+    Verify(Box<verify::Args>),
+    /// Sign a model, so that others can verify whose it is and that no file changed
+    Sign(Box<sign::Args>),
     /// Assign documents to the topics of a BERTopic model, by their embeddings
     Topics(topics::Args),
     /// List, show, verify, prune and resume the checkpoints of a training
@@ -78,6 +80,7 @@ impl Command {
             Self::Diff(args) => diff::run(args),
             Self::Hash(args) => hash::run(args),
             Self::Verify(args) => verify::run(args),
+            Self::Sign(args) => sign::run(args),
             Self::Topics(args) => topics::run(args),
             Self::Checkpoint(args) => checkpoint::run(args),
             Self::Version(args) => version::run(args),
@@ -102,6 +105,7 @@ impl Command {
             Self::Diff(args) => args.json,
             Self::Hash(args) => args.json,
             Self::Verify(args) => args.json,
+            Self::Sign(args) => args.json,
             Self::Topics(args) => args.json,
             Self::Checkpoint(args) => args.json(),
             Self::Version(args) => args.json(),

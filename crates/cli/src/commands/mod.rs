@@ -18,6 +18,7 @@ pub(crate) mod model;
 pub(crate) mod run;
 pub(crate) mod scan;
 mod script;
+pub(crate) mod sign;
 pub(crate) mod topics;
 pub(crate) mod verify;
 pub(crate) mod version;

@@ -1,4 +1,6 @@
-//! `weighbridge verify`: a model held against its manifest, and repaired from a good copy.
+//! `weighbridge verify`: a model held against its manifest, and repaired from a good copy, or held against a signature.
+
+mod signature;
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -26,13 +28,18 @@ or the manifest itself. Every byte of every file is read; of changed weights it 
 --repair takes what differs from a good copy, a folder or file, and only that: of a large file the tensors that are still
 as recorded stay. Nothing is replaced before it has the recorded digests. Files that were added stay.
 
-Exit codes: 0 as recorded, 1 different, 2 not readable.
+With --signature the model is held against a signature instead, of weighbridge or model-signing: the signature must be by the
+key, or lead to a root, that is given, and every file must be as it was signed.
+
+Exit codes: 0 as recorded or signed, 1 different, 2 not readable.
 
 Examples:
   weighbridge verify model/
   weighbridge verify model/model.safetensors --json
   weighbridge verify model/ --repair /backup/model
-  weighbridge verify exported.onnx --manifest model/weighbridge.json --tensors-only")]
+  weighbridge verify exported.onnx --manifest model/weighbridge.json --tensors-only
+  weighbridge verify model/ --signature model.sig --public-key key.pub.pem
+  weighbridge verify model/ --signature model.sig --certificate-roots root.pem")]
 pub(crate) struct Args {
     /// A model's folder, a file, or a manifest
     path: PathBuf,
@@ -51,6 +58,8 @@ pub(crate) struct Args {
     /// Take what differs from this good copy, a folder or a file
     #[arg(long, value_name = "FROM")]
     repair: Option<PathBuf>,
+    #[command(flatten)]
+    signature: signature::SignatureArgs,
     /// Threads that hash
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
     threads: Option<u16>,
@@ -60,6 +69,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
+    if let Some(signature) = &args.signature.signature {
+        return signature::run(args, signature);
+    }
     let progress = Progress::new(args.json);
     let mut options = VerifyOptions::default();
     options.threads = args.threads.map(usize::from);
