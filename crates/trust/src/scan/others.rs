@@ -24,12 +24,6 @@ pub(super) static OTHERS: &[Inspector] = &[
     },
     Inspector { kind: "yaml", fits: settings::fits_yaml, inspect: settings::inspect_yaml, claims: true },
     Inspector {
-        kind: "keras",
-        fits: settings::fits_keras_metadata,
-        inspect: settings::inspect_keras_metadata,
-        claims: true,
-    },
-    Inspector {
         kind: "template",
         fits: huggingface::fits_template,
         inspect: huggingface::inspect_template,
