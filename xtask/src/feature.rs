@@ -67,7 +67,9 @@ mod tests {
         for (_, folder) in CRATES {
             let manifest = fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
             assert!(
-                names(&manifest).iter().any(|n| ["torch", "tokenizers", "tch", "ort", "sign"].contains(&n.as_str())),
+                names(&manifest)
+                    .iter()
+                    .any(|n| ["torch", "tokenizers", "tch", "ort", "sign"].contains(&n.as_str())),
                 "{folder}"
             );
         }
