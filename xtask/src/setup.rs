@@ -142,55 +142,80 @@ fn cache() -> Outcome<PathBuf> {
     Ok(base.join("weighbridge"))
 }
 
-/// Makes the virtual environment at its final place: its scripts hold absolute paths, so it cannot be renamed.
+/// A virtual environment of the cache folder, by the list that pins what is in it.
+struct Pinned<'a> {
+    /// What its folder's name begins with.
+    name: &'a str,
+    /// The list, below the workspace's root.
+    list: &'a str,
+    /// What is said before it is made.
+    notice: &'a str,
+    /// Python that says what of the interpreter the packages depend on.
+    interpreter: &'a str,
+    /// Python that imports what is needed.
+    imports: &'a str,
+    /// What else must hold.
+    check: fn(&Path) -> Outcome,
+}
+
+impl Pinned<'_> {
+    /// Makes the environment at its final place, if it is not there: its scripts hold absolute paths, so it cannot be
+    /// renamed.
+    fn ensure(&self, cache: &Path) -> Outcome<PathBuf> {
+        let list = fs::read(root().join(self.list))?;
+        let base = base_python()?;
+        let mut hash = Sha256::new();
+        hash.update(&list);
+        hash.update(output(command(&base, &["-c", self.interpreter]))?.as_bytes());
+        let venv = cache.join(format!("{}-{}", self.name, &hex(&hash.finalize())[..16]));
+        if venv.join(STAMP).exists() {
+            return Ok(venv);
+        }
+        println!("setup: making {} {}", self.notice, venv.display());
+        if venv.exists() {
+            fs::remove_dir_all(&venv)?;
+        }
+        let path = venv.to_str().ok_or("the cache folder's path is not UTF-8")?;
+        run_command(command(&base, &["-m", "venv", path])).map_err(|error| {
+            format!("{error}\n  Python's module venv is needed (Debian: apt-get install python3-venv)")
+        })?;
+        let python = python_of(&venv);
+        // pip's own cache would hold the same gigabytes a second time.
+        run_command(command(
+            &python,
+            &[
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--disable-pip-version-check",
+                "--no-cache-dir",
+                "--no-deps",
+                "--only-binary=:all:",
+                "-r",
+                self.list,
+            ],
+        ))?;
+        (self.check)(&python)?;
+        run_command(command(&python, &["-c", self.imports]))?;
+        fs::write(venv.join(STAMP), list)?;
+        Ok(venv)
+    }
+}
+
+/// The environment of the tests.
 fn environment(cache: &Path) -> Outcome<PathBuf> {
-    let requirements = root().join(REQUIREMENTS);
-    let list = fs::read(&requirements)?;
-    let base = base_python()?;
-    let version = output(command(&base, &["-c", "import sys; print(sys.version)"]))?;
-    let mut hash = Sha256::new();
-    hash.update(&list);
-    hash.update(version.as_bytes());
-    let venv = cache.join(format!("venv-{}", &hex(&hash.finalize())[..16]));
-    if venv.join(STAMP).exists() {
-        return Ok(venv);
+    Pinned {
+        name: "venv",
+        list: REQUIREMENTS,
+        notice: "the Python environment (3 GB are fetched, once)",
+        interpreter: "import sys; print(sys.version)",
+        imports: "import numpy, safetensors.torch, torch, transformers, tokenizers, sklearn, joblib, lz4.frame; \
+                  import bertopic, pytorch_lightning, onnx, onnxruntime, onnxscript; \
+                  print('setup: torch', torch.__version__, 'imports')",
+        check: check_environment,
     }
-    println!("setup: making the Python environment {} (3 GB are fetched, once)", venv.display());
-    if venv.exists() {
-        fs::remove_dir_all(&venv)?;
-    }
-    let path = venv.to_str().ok_or("the cache folder's path is not UTF-8")?;
-    run_command(command(&base, &["-m", "venv", path])).map_err(|error| {
-        format!("{error}\n  Python's module venv is needed (Debian: apt-get install python3-venv)")
-    })?;
-    let python = python_of(&venv);
-    // pip's own cache would hold the same gigabytes a second time.
-    run_command(command(
-        &python,
-        &[
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-cache-dir",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-r",
-            REQUIREMENTS,
-        ],
-    ))?;
-    check_environment(&python)?;
-    run_command(command(
-        &python,
-        &[
-            "-c",
-            "import numpy, safetensors.torch, torch, transformers, tokenizers, sklearn, joblib, lz4.frame; \
-             import bertopic, pytorch_lightning, onnx, onnxruntime, onnxscript; print('setup: torch', torch.__version__, 'imports')",
-        ],
-    ))?;
-    fs::write(venv.join(STAMP), list)?;
-    Ok(venv)
+    .ensure(cache)
 }
 
 /// The Python with optimum-onnx, for the benchmark of exports: an environment of its own, since it wants an older
@@ -241,82 +266,28 @@ pub(crate) fn optimum() -> Outcome<PathBuf> {
 
 /// The Python with the other scanners, in an environment that has nothing else.
 pub(crate) fn scanners() -> Outcome<PathBuf> {
-    let list = fs::read(root().join(SCANNERS))?;
-    let base = base_python()?;
-    let version = output(command(&base, &["-c", "import sys; print(sys.version)"]))?;
-    let mut hash = Sha256::new();
-    hash.update(&list);
-    hash.update(version.as_bytes());
-    let venv = cache()?.join(format!("scanners-{}", &hex(&hash.finalize())[..16]));
-    let python = python_of(&venv);
-    if venv.join(STAMP).exists() {
-        return Ok(python);
-    }
-    println!("setup: making the environment of the scanners {} (1.6 GB, once)", venv.display());
-    if venv.exists() {
-        fs::remove_dir_all(&venv)?;
-    }
-    let path = venv.to_str().ok_or("the cache folder's path is not UTF-8")?;
-    run_command(command(&base, &["-m", "venv", path]))?;
-    run_command(command(
-        &python,
-        &[
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-cache-dir",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-r",
-            SCANNERS,
-        ],
-    ))?;
-    run_command(command(&python, &["-m", "pip", "check", "--disable-pip-version-check"]))?;
-    run_command(command(
-        &python,
-        &["-c", "import picklescan.cli, modelscan.cli, fickling.cli, modelaudit.cli"],
-    ))?;
-    fs::write(venv.join(STAMP), list)?;
-    Ok(python)
+    let scanners = Pinned {
+        name: "scanners",
+        list: SCANNERS,
+        notice: "the environment of the scanners (1.6 GB, once)",
+        interpreter: "import sys; print(sys.version)",
+        imports: "import picklescan.cli, modelscan.cli, fickling.cli, modelaudit.cli",
+        check: |python| run_command(command(python, &["-m", "pip", "check", "--disable-pip-version-check"])),
+    };
+    Ok(python_of(&scanners.ensure(&cache()?)?))
 }
 
 /// The environment with model-signing, which judges signatures: its own, since nothing else needs what it brings along.
 fn signing(cache: &Path) -> Outcome<PathBuf> {
-    let list = fs::read(root().join(SIGNING))?;
-    let mut hash = Sha256::new();
-    hash.update(&list);
-    let base = base_python()?;
-    hash.update(output(command(&base, &["-c", "import sys; print(sys.version, sys.platform)"]))?);
-    let venv = cache.join(format!("signing-{}", &hex(&hash.finalize())[..16]));
-    if venv.join(STAMP).exists() {
-        return Ok(venv);
+    Pinned {
+        name: "signing",
+        list: SIGNING,
+        notice: "the environment of model-signing",
+        interpreter: "import sys; print(sys.version, sys.platform)",
+        imports: "import model_signing.signing, model_signing.verifying",
+        check: |_| Ok(()),
     }
-    println!("setup: making the environment of model-signing {}", venv.display());
-    if venv.exists() {
-        fs::remove_dir_all(&venv)?;
-    }
-    let path = venv.to_str().ok_or("the cache folder's path is not UTF-8")?;
-    run_command(command(&base, &["-m", "venv", path]))?;
-    let python = python_of(&venv);
-    run_command(command(
-        &python,
-        &[
-            "-m",
-            "pip",
-            "install",
-            "--quiet",
-            "--disable-pip-version-check",
-            "--no-deps",
-            "--only-binary=:all:",
-            "-r",
-            SIGNING,
-        ],
-    ))?;
-    run_command(command(&python, &["-c", "import model_signing.signing, model_signing.verifying"]))?;
-    fs::write(venv.join(STAMP), list)?;
-    Ok(venv)
+    .ensure(cache)
 }
 
 /// Has pip find requirements that are not met. BERTopic's embedders and clustering are left out on purpose.
