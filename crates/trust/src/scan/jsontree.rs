@@ -111,6 +111,7 @@ impl<'a> Json<'a> {
     }
 
     /// A number, where it is a whole one that fits.
+    #[cfg(test)]
     pub(super) fn integer(&self) -> Option<i64> {
         (self.kind() == Kind::Number).then(|| self.source().parse().ok())?
     }

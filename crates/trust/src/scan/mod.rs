@@ -3,9 +3,6 @@
 //! There is no list of what is bad. What is known to be harmless is `clean`; what calls, names or holds code is
 //! `dangerous`; what is neither is `unknown`, with the name that makes it so.
 
-// Until every inspector is in the table.
-#![allow(dead_code)]
-
 mod base64;
 mod containers;
 mod engine;

@@ -2,9 +2,7 @@
 
 use weighbridge_formats::Result;
 
-use super::keras;
 use super::modules::{foreign, is_below};
-use super::protobuf::Reader;
 use super::report::Verdict;
 use super::subject::{Sink, Subject};
 
@@ -75,28 +73,4 @@ fn named(subject: &Subject<'_>, verdict: Verdict, at: u64, name: &str, what: Str
     finding.place.offset = Some(at);
     finding.callable = Some(name.chars().take(200).collect());
     sink.finding(finding);
-}
-
-pub(crate) fn fits_keras_metadata(subject: &Subject<'_>) -> bool {
-    subject.file_name() == "keras_metadata.pb"
-}
-
-/// Looks at the configuration of each layer: `nodes` (1) of the file, `metadata` (4) of a node.
-pub(crate) fn inspect_keras_metadata(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> {
-    let mut reader = Reader::new(subject.source);
-    let all = reader.all();
-    let mut at = all.start;
-    while let Some(node) = reader.next(&mut at, &all)? {
-        if node.number != 1 || !node.is_bytes {
-            continue;
-        }
-        let mut inside = node.start;
-        while let Some(field) = reader.next(&mut inside, &node)? {
-            if field.number == 4 && field.is_bytes {
-                let text = reader.bytes(&field, MOST)?;
-                keras::inspect_text(&text, subject.place, sink)?;
-            }
-        }
-    }
-    Ok(())
 }

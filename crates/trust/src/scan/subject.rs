@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use weighbridge_formats::{Limits, Result, Source};
+use weighbridge_formats::{Limits, Source};
 
 use super::policy::Policy;
 use super::report::{Finding, Place, Verdict};
@@ -145,10 +145,6 @@ impl Allowance {
             self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(bytes));
         took.is_ok()
     }
-
-    pub(crate) fn left(&self) -> u64 {
-        self.left.load(Ordering::Relaxed)
-    }
 }
 
 /// A part that waits to be looked at.
@@ -216,11 +212,6 @@ impl<'a> Sink<'a> {
         self.effort
     }
 
-    /// Whether findings are still kept one by one.
-    pub(crate) fn has_room(&self) -> bool {
-        self.findings.len() < self.bounds.findings
-    }
-
     /// Notes what the file is made of.
     pub(crate) fn kind(&mut self, kind: &str) {
         if self.kinds.len() < 32 && !self.kinds.iter().any(|k| k == kind) {
@@ -279,17 +270,6 @@ impl<'a> Sink<'a> {
     /// What the subject led to.
     pub(crate) fn take_pending(&mut self) -> Vec<Part> {
         std::mem::take(&mut self.pending)
-    }
-
-    /// Looks at one part with an inspector at once, and gives what it found instead of keeping it.
-    pub(crate) fn apart<T>(
-        &mut self,
-        look: impl FnOnce(&mut Self) -> Result<T>,
-    ) -> (Result<T>, Vec<Finding>) {
-        let kept = std::mem::take(&mut self.findings);
-        let result = look(self);
-        let found = std::mem::replace(&mut self.findings, kept);
-        (result, found)
     }
 
     /// Everything that was found, and what the file is made of.

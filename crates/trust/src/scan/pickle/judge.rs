@@ -56,7 +56,6 @@ impl Name {
 /// What is done with a name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Use {
-    Named,
     Built,
     Called,
 }
@@ -439,7 +438,7 @@ impl Trace<'_> {
                 let what = format!("loading it calls {dotted}, a class that is not known to be harmless");
                 ("pickle-unknown-class", Verdict::Unknown, what)
             }
-            Use::Built | Use::Named => {
+            Use::Built => {
                 let what =
                     format!("it holds an object of {dotted}, a class that is not known to be harmless");
                 ("pickle-unknown-class", Verdict::Unknown, what)

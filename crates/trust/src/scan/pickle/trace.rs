@@ -40,7 +40,6 @@ pub(super) enum End {
 
 /// A pickle that is looked at.
 pub(super) struct Trace<'a> {
-    pub(super) source: &'a Source,
     pub(super) input: Input<'a>,
     pub(super) mode: Mode,
     pub(super) stack: Stack,
@@ -69,7 +68,6 @@ pub(super) struct Trace<'a> {
 impl<'a> Trace<'a> {
     pub(super) fn new(source: &'a Source, from: u64, mode: Mode) -> Self {
         Self {
-            source,
             input: Input::new(source, from),
             mode,
             stack: Stack::default(),
