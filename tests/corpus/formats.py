@@ -362,7 +362,7 @@ def tensorflow(corpus):
     library = b"\x08\x01" + field(2, field(2, field(2, field(1, field(3, field(1, b"n") + field(2, b"WriteFile"))))))
     corpus.hostile("tensorflow", "saved-in-function", {"saved_model.pb": library}, "an operator in a SavedModel's function", "not-clean")
     config = dumps({"class_name": "Lambda", "config": {"function": {"class_name": "__lambda__", "config": {"code": "4wA="}}}})
-    metadata = field(1, field(2, b"_tf_keras_layer") + field(3, b"root.layer-0") + field(4, config))
+    metadata = field(1, field(3, b"root.layer-0") + field(4, b"_tf_keras_layer") + field(5, config))
     corpus.hostile("tensorflow", "saved-keras-lambda", {"saved_model.pb": saved("MatMul"), "keras_metadata.pb": metadata}, "a Lambda in a SavedModel's Keras metadata", "not-clean")
     assets = {"saved_model.pb": saved("MatMul"), "assets/vocabulary.txt": HOSTILE}
     corpus.hostile("tensorflow", "saved-asset", assets, "a pickle among a SavedModel's assets", callable="os.system")
