@@ -1,25 +1,4 @@
-//! Any bytes through the pickle machine; what is read is written in every protocol and read again to the same.
+//! The target `pickle` for the fuzzer.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use weighbridge_formats::pickle::{EncodeOptions, NoTensors, decode, encode};
-
-fuzz_target!(|bytes: &[u8]| {
-    let limits = weighbridge_fuzz::options().limits;
-    let Ok(first) = decode(bytes, &limits) else { return };
-    assert!(first.consumed <= bytes.len() as u64);
-    let Some(root) = first.values.root() else { panic!("a pickle without a root") };
-    for protocol in 2..=5 {
-        let options = EncodeOptions { protocol, allow_global: &|_| true, allow_persistent: true };
-        let Ok(written) = encode(&first.values, root, &options, &mut NoTensors) else { continue };
-        let second = decode(&written, &weighbridge_formats::Limits::default());
-        let second = second.unwrap_or_else(|e| panic!("protocol {protocol}: {e:?}"));
-        assert_eq!(second.consumed, written.len() as u64);
-        assert!(
-            weighbridge_fuzz::same_values(&first.values, &second.values),
-            "protocol {protocol}: {:?} became {:?}",
-            first.values,
-            second.values
-        );
-    }
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weighbridge_fuzz::targets::pickle::run(bytes));

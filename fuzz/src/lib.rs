@@ -1,4 +1,8 @@
-//! What the fuzz targets share: limits that keep one input quick, reading everything, and comparing two archives.
+//! The fuzz targets ([`targets`]) and what they share: limits that keep one input quick, reading everything, and comparing two archives.
+
+pub mod bytes;
+pub mod folder;
+pub mod targets;
 
 use weighbridge_formats::{
     Archive, Data, ErrorKind, Limits, ReadAt, ReadOptions, Registry, Result, Source, Value, ValueId, Values,

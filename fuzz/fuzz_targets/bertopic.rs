@@ -1,0 +1,4 @@
+//! The target `bertopic` for the fuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weighbridge_fuzz::targets::bertopic::run(bytes));

@@ -1,0 +1,4 @@
+//! The target `config` for the fuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| weighbridge_fuzz::targets::config::run(bytes));
