@@ -92,7 +92,7 @@ fn run(name: &'static str, target: fn(&[u8])) {
     }
     match worker.join() {
         Ok((seeds, slowest)) => {
-            println!("{name}: {seeds} seeds and {runs} mutations, the slowest {slowest:?}")
+            println!("{name}: {seeds} seeds and {runs} mutations, the slowest {slowest:?}");
         }
         Err(panic) => {
             eprintln!("{name}: the input is {last:?}");

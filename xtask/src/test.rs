@@ -39,7 +39,6 @@ const STEPS: &[Step] = &[
     ("tch", tch),
     ("ort", ort),
     ("doctests", |count, python| runner(cargo(&["test", "--doc", "--locked", "--workspace"]), python, count)),
-    ("fuzz", fuzz),
     ("tidy", |_, _| tidy::run(&[])),
     ("deny", |_, _| deny::run(&[])),
     ("roundtrip", |_, _| roundtrip::run(&[])),
@@ -73,7 +72,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         }
     }
     println!("\n==== all of {} ==== {:.0} s", times.join(", "), began.elapsed().as_secs_f64());
-    let ran_tests = steps.iter().any(|(name, _)| ["tests", "tch", "ort", "doctests", "fuzz"].contains(name));
+    let ran_tests = steps.iter().any(|(name, _)| ["tests", "tch", "ort", "doctests"].contains(name));
     if ran_tests && count.passed == 0 {
         return Err("no test ran".into());
     }
@@ -124,21 +123,6 @@ fn tch(count: &mut Count, python: &Path) -> Outcome {
         }
     }
     Ok(())
-}
-
-/// Every fuzz target over its corpus and a number of mutations. The fuzzer itself is not built; what the workspace has
-/// compiled is used where it is the same, and the lock file follows the crates.
-fn fuzz(count: &mut Count, python: &Path) -> Outcome {
-    let root = crate::command::root();
-    let manifest = root.join("fuzz/Cargo.toml").display().to_string();
-    let mut tests =
-        cargo(&["test", "--manifest-path", &manifest, "--no-default-features", "--test", "short"]);
-    if std::env::var_os("CARGO_TARGET_DIR").is_none() {
-        tests.env("CARGO_TARGET_DIR", root.join("target"));
-    }
-    let before = count.passed;
-    runner(tests, python, count)?;
-    if count.passed == before { Err("no fuzz target ran".into()) } else { Ok(()) }
 }
 
 /// The tests of the feature `ort`, by themselves: they run with the workspace's too, where the command asks for it.

@@ -25,8 +25,11 @@ pub mod values_json;
 pub mod versions;
 pub mod write_plan;
 
+/// A target: it panics where something does not hold.
+pub type Target = fn(&[u8]);
+
 /// Every target by its name, which is that of its file in `fuzz_targets` and of its folder in `corpus`.
-pub const TARGETS: &[(&str, fn(&[u8]))] = &[
+pub const TARGETS: &[(&str, Target)] = &[
     ("archives", archives::run),
     ("bertopic", bertopic::run),
     ("bundle", bundle::run),

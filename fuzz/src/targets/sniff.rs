@@ -13,7 +13,7 @@ pub fn run(bytes: &[u8]) {
     match registry.detect(&source) {
         Ok(reader) => assert!(registry.format(reader.info().id).is_ok()),
         Err(e) => {
-            assert!(!e.to_string().is_empty() && e.to_string().len() < 10_000, "{}", e.to_string().len())
+            assert!(!e.to_string().is_empty() && e.to_string().len() < 10_000, "{}", e.to_string().len());
         }
     }
     // Without any format, what is left is what a file is if it is no model.
