@@ -1,6 +1,7 @@
 //! `cargo xtask bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--only TEXT] [--peers]
-//! [--export]`: Weighbridge beside `cp` and beside its peers, over the same files, on memory rather than a disk where the
-//! system has such a folder. `--export` measures exports to ONNX and how they run instead of conversions.
+//! [--export | --trust]`: Weighbridge beside `cp` and beside its peers, over the same files, on memory rather than a disk where the
+//! system has such a folder. `--export` measures exports to ONNX and how they run instead of conversions, `--trust`
+//! scans, hashes, manifests, signatures and encryption.
 
 use crate::Outcome;
 use crate::command::{
@@ -20,7 +21,11 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let only = take_value(&mut arguments, "--only")?.unwrap_or_default();
     let peers = take_flag(&mut arguments, "--peers");
     let export = take_flag(&mut arguments, "--export");
+    let trust = take_flag(&mut arguments, "--trust");
     done(&arguments)?;
+    if export && trust {
+        return Err("--export and --trust are two benchmarks: one at a time".into());
+    }
 
     let python = setup::ensure()?.python;
     println!("bench: building the command and the library's program (release)");
@@ -32,10 +37,19 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     println!("bench: {runs} runs over {gib} GiB in {}", work.display());
 
     let mut script = command(&python, &["-B"]);
-    script.arg(root().join(if export { "benches/export.py" } else { "benches/sidebyside.py" }));
+    let which = match (export, trust) {
+        (true, _) => "benches/export.py",
+        (_, true) => "benches/trust.py",
+        _ => "benches/sidebyside.py",
+    };
+    script.arg(root().join(which));
     script.arg("--work").arg(&work).arg("--bin").arg(&weighbridge).args(["--runs", &runs, "--gib", &gib]);
     if export {
         script.arg("--optimum").arg(setup::optimum()?);
+    } else if trust {
+        script.arg("--age").arg(target().join("native/age"));
+        script.arg("--signing").arg(setup::signer());
+        script.arg("--scanners").arg(setup::scanners()?);
     } else {
         script.arg("--library").arg(build("weighbridge-benches", "library", true)?);
     }
@@ -46,7 +60,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
         script.args(["--json", &json]);
     }
     let mut outcome = run_command(script);
-    if outcome.is_ok() && !export {
+    if outcome.is_ok() && !export && !trust {
         outcome = background_save(&work, &gib, &runs);
     }
     if outcome.is_ok() && peers {

@@ -40,7 +40,7 @@ cargo xtask <task>
   features                   each feature alone, none and all of them through clippy
   tidy                       the rules that no compiler checks
   deny                       licences, sources and advisories of what the workspace depends on
-  bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--peers]
+  bench [--runs N] [--gib G] [--work DIR] [--json OUT] [--only TEXT] [--peers] [--export | --trust]
                              Weighbridge beside cp and its Python (and, with --peers, Rust) peers
 ";
 

@@ -277,6 +277,11 @@ pub(crate) fn scanners() -> Outcome<PathBuf> {
     Ok(python_of(&scanners.ensure(&cache()?)?))
 }
 
+/// The Python with model-signing, which [`ensure`] laid out.
+pub(crate) fn signer() -> PathBuf {
+    python_of(&target().join("venv-signing"))
+}
+
 /// The environment with model-signing, which judges signatures: its own, since nothing else needs what it brings along.
 fn signing(cache: &Path) -> Outcome<PathBuf> {
     Pinned {

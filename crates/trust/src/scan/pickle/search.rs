@@ -99,7 +99,9 @@ fn try_pickle(bytes: &[u8], from: Start) -> Tried {
     trace.settle_names();
     let acts = if from == Start::First { is_use } else { does_something };
     let does = trace.events.iter().any(acts);
-    let named = stopped && trace.events.iter().any(|e| e.rule != "pickle-broken" && e.callable.is_some());
+    // An extension's number is no name.
+    let dotted = |e: &Event| e.callable.as_ref().is_some_and(|name| name.contains('.'));
+    let named = stopped && trace.events.iter().any(|e| e.rule != "pickle-broken" && is_named(e) && dotted(e));
     // A pickle that is longer than the trial: broken off where the bytes end, or after so many opcodes.
     let cut = end == End::Enough || trace.input.offset() >= bytes.len() as u64;
     let long = from != Start::Unmarked && trace.count >= NO_CHANCE && cut;
@@ -120,8 +122,14 @@ fn is_use(event: &Event) -> bool {
 
 /// Whether it is one of something that looks like a name.
 pub(super) fn does_something(event: &Event) -> bool {
+    is_use(event) && is_named(event)
+}
+
+/// Whether an event is about something that looks like a name. In a gigabyte of noise a mark is followed some times by an
+/// extension's code, or by two lines of any bytes, and a STOP.
+fn is_named(event: &Event) -> bool {
     let graphic = |name: &String| name.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
-    is_use(event) && event.callable.as_ref().is_some_and(graphic)
+    event.callable.as_ref().is_some_and(graphic)
 }
 
 /// Whether the beginning of a subject is a pickle of protocol 0 or 1, which have no mark.
@@ -262,6 +270,20 @@ mod tests {
         assert!(!begins_unmarked(b"cat\ndog\nbird\nfish\n"));
         assert!(!begins_unmarked(b"class Foo:\n    pass\n"));
         assert!(!begins_unmarked(b"import os\n"));
+    }
+
+    #[test]
+    fn what_noise_begins_like_is_no_pickle() {
+        for chance in [
+            &b"\x80\x02\x84\xaa\x7c\x55\xcd."[..],
+            b"\x80\x02\x83\x90\xa2.",
+            b"\x80\x02\x82\x07.",
+            b"\x80\x02c\xe1\x11+\xf0\nJ\xc5\x07\x1e\n.",
+        ] {
+            assert!(begins(chance), "{chance:?}");
+            assert!(matches!(try_pickle(chance, Start::Marked), Tried::No), "{chance:?}");
+        }
+        assert!(matches!(try_pickle(b"\x80\x02cos\nsystem\n.", Start::Marked), Tried::Found(_)));
     }
 
     #[test]
