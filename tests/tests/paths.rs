@@ -11,9 +11,11 @@ use weighbridge::model::{ModelLoader, ModelSaver};
 use weighbridge::trust::encrypt::{
     DecryptOptions, EncryptOptions, Identities, Recipients, decrypt, encrypt, generate_identity,
 };
+use weighbridge::trust::manifest::{HashOptions, Recorded, VerifyOptions, hash, repair, verify};
+use weighbridge::trust::sign::{self, KeyKind, PrivateKey, Signer, Trust, sign_payload};
 use weighbridge::versions::{AddOptions, VersionedModel};
 use weighbridge::write::{ExecuteOptions, FilePlan, WritePlan, execute, execute_folder};
-use weighbridge::{ErrorKind, ReadOptions, Registry, Result, Source};
+use weighbridge::{Error, ErrorKind, ReadOptions, Registry, Result, Source, logical};
 use weighbridge_testkit::archives::named;
 use weighbridge_testkit::write::save;
 
@@ -286,6 +288,86 @@ fn saver_asset(place: &Place, name: &str) -> Result<()> {
     saver.save(inner.path().join("new")).map(drop)
 }
 
+/// The file that a name is after: what a manifest or signature of it would say fits, if it were followed.
+fn meant(place: &Place, name: &str) -> PathBuf {
+    match name {
+        "good.safetensors" => place.model().join(name),
+        _ => place.outer.path().join("canary.safetensors"),
+    }
+}
+
+/// The BLAKE3 of bytes.
+fn blake3(bytes: &[u8]) -> logical::Digest {
+    let mut joiner = logical::Joiner::new(bytes.len() as u64);
+    joiner.push(logical::Piece::new(0, bytes, bytes.len() as u64));
+    joiner.finish().unwrap()
+}
+
+/// A manifest with one file of this name, right in all but the name.
+fn manifest_text(place: &Place, name: &str) -> String {
+    let found = hash(&meant(place, name), &HashOptions::default()).unwrap();
+    let file = &found.files[0];
+    let hex = |digest: Option<logical::Digest>| logical::hex(&digest.unwrap());
+    let body = format!(
+        "{{\n  \"weighbridge_manifest\": 1,\n  \"tool\": \"x\",\n  \"covers\": \"files\",\n  \"files\": [\n    {}\n  ],\n  \
+         \"models\": [\n  ],\n  \"provenance\": null",
+        json!({"path": name, "size": file.size, "sha256": hex(file.sha256), "blake3": hex(file.blake3)}),
+    );
+    format!("{body},\n  \"digest\": \"{}\"\n}}\n", logical::hex(&blake3(body.as_bytes())))
+}
+
+fn manifest_entry(place: &Place, name: &str) -> Result<()> {
+    let path = place.model().join("weighbridge.json");
+    fs::write(&path, manifest_text(place, name)).unwrap();
+    let recorded = Recorded::find(&place.model(), None);
+    fs::remove_file(path).unwrap();
+    verify(&recorded?, &VerifyOptions::default())?.into_result()
+}
+
+/// A folder that is repaired from the model's, in which the name leads outside.
+fn repair_source(place: &Place, name: &str) -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("own-").tempdir_in(&place.outer).unwrap();
+    fs::write(dir.path().join("weighbridge.json"), manifest_text(place, name)).unwrap();
+    let recorded = Recorded::find(dir.path(), None)?;
+    let found = verify(&recorded, &VerifyOptions::default())?;
+    let done = repair(&recorded, &found, &place.model(), &VerifyOptions::default())?;
+    let there = fs::read_dir(dir.path()).unwrap().count();
+    assert_eq!(there, 1 + done.repaired.len(), "{name:?}");
+    match done.failed.first() {
+        None => Ok(()),
+        Some((_, reason)) => Err(Error::unsafe_content(reason.clone())),
+    }
+}
+
+/// A signature over a list with one file of this name, by a key that is trusted.
+fn signed_list(place: &Place, name: &str) -> Result<()> {
+    let dir = tempfile::Builder::new().prefix("own-").tempdir_in(&place.outer).unwrap();
+    let sha256 = |path: &Path| hash(path, &HashOptions::default()).unwrap().files[0].sha256.unwrap();
+    let digest = sha256(&meant(place, name));
+    fs::write(dir.path().join("digests"), digest).unwrap();
+    let root = sha256(&dir.path().join("digests"));
+    let payload = json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [{"name": "model", "digest": {"sha256": logical::hex(&root)}}],
+        "predicateType": "https://model_signing/signature/v1.0",
+        "predicate": {
+            "serialization":
+                {"method": "files", "hash_type": "sha256", "allow_symlinks": false, "ignore_paths": []},
+            "resources": [{"name": name, "algorithm": "sha256", "digest": logical::hex(&digest)}],
+        },
+    });
+    let key = PrivateKey::generate(KeyKind::P256);
+    let bundle = sign_payload(payload.to_string().as_bytes(), &Signer::Key(&key))?;
+    let mut options = sign::VerifyOptions::default();
+    // What is not signed, the tricks of the folder among it, is no difference.
+    options.ignore_unsigned = true;
+    let found = sign::verify(&place.model(), &bundle, &Trust::Key(key.public()), &options)?;
+    match found.differences.first() {
+        None => Ok(()),
+        Some(difference) => Err(Error::mismatch(format!("{difference:?}"))),
+    }
+}
+
 /// The places that read the file that a name leads to.
 const READING: &[(&str, Entry)] = &[
     ("Source::sibling", sibling),
@@ -293,6 +375,9 @@ const READING: &[(&str, Entry)] = &[
     ("index of torch", torch_index),
     ("external data of ONNX", onnx_external),
     ("manifest of a checkpoint", checkpoint_manifest),
+    ("manifest of a model", manifest_entry),
+    ("source of a repair", repair_source),
+    ("list of a signature", signed_list),
 ];
 
 /// The places that write to where a name leads.
@@ -389,6 +474,52 @@ fn names_that_are_one_where_case_does_not_count_are_refused() {
         assert!(!place.model().join(one).exists());
     }
     place.check("cases");
+}
+
+/// The same, where a file names them.
+#[test]
+fn lists_with_two_names_for_one_file_are_refused() {
+    let place = Place::new();
+    let text = manifest_text(&place, "good.safetensors");
+    for (one, other) in [("A.bin", "a.bin"), ("X/y", "x/Y")] {
+        let entry = text.lines().find(|l| l.contains("good.safetensors")).unwrap();
+        let named = |name: &str| entry.replace("good.safetensors", name);
+        let body = text.replace(entry, &format!("{},\n{}", named(one), named(other)));
+        let body = body.rsplit_once(",\n  \"digest\"").unwrap().0;
+        let sealed = format!("{body},\n  \"digest\": \"{}\"\n}}\n", logical::hex(&blake3(body.as_bytes())));
+        fs::write(place.model().join("weighbridge.json"), sealed).unwrap();
+        let error = Recorded::find(&place.model(), None).map(drop).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnsafeContent, "{error}");
+    }
+}
+
+/// A name in the folder that is a second one of a file outside: what is written gets a file of its own.
+#[cfg(unix)]
+#[test]
+fn nothing_is_written_through_a_hard_link() {
+    let place = Place::new();
+    let canary = place.outer.path().join("canary.safetensors");
+    let linked = place.model().join("hard.safetensors");
+    fs::hard_link(&canary, &linked).unwrap();
+    write_plan(&place, "hard.safetensors").unwrap();
+    assert_eq!(fs::read(&linked).unwrap(), b"written by the trick");
+    place.check("a plan over a hard link");
+
+    fs::remove_file(&linked).unwrap();
+    fs::hard_link(&canary, &linked).unwrap();
+    let dir = tempfile::Builder::new().prefix("own-").tempdir_in(&place.outer).unwrap();
+    let public = generate_identity(&dir.path().join("key")).unwrap();
+    let (mut recipients, mut identities) = (Recipients::new(), Identities::new());
+    recipients.add(&public).unwrap();
+    identities.add_file(&dir.path().join("key"), &mut |_| unreachable!()).unwrap();
+    let sealed = dir.path().join("x.age");
+    let good = place.model().join("good.safetensors");
+    encrypt(&good, &sealed, &recipients, &EncryptOptions::default()).unwrap();
+    let mut options = DecryptOptions::default();
+    options.execute.overwrite = true;
+    decrypt(&sealed, &linked, &identities, &options).unwrap();
+    assert_eq!(fs::read(&linked).unwrap(), fs::read(good).unwrap());
+    place.check("decrypting over a hard link");
 }
 
 /// A model's folder that a stranger made has links in it: to a secret in the place of a vocabulary, say, which would go

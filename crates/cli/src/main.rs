@@ -6,6 +6,7 @@ mod heap;
 mod output;
 mod progress;
 mod values;
+mod writing;
 
 use std::process::ExitCode;
 
@@ -110,8 +111,8 @@ impl Command {
             Self::Checkpoint(args) => args.json(),
             Self::Version(args) => args.json(),
             Self::Card(args) => args.json,
-            Self::Encrypt(args) => args.json,
-            Self::Decrypt(args) => args.json,
+            Self::Encrypt(args) => args.writing.json,
+            Self::Decrypt(args) => args.writing.json,
             Self::Formats(args) => args.json,
             Self::Completions(_) | Self::Man(_) => false,
         }

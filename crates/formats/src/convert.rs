@@ -13,7 +13,7 @@ use crate::tensor::TensorInfo;
 use crate::traits::{ReadOptions, WriteOptions};
 use crate::transform::{Cast, CastStats, Drop, KeptWide, Precision, Rename, Select, StripPrefix, TensorCast};
 use crate::value::Value;
-use crate::write::{ExecuteOptions, Observer, execute};
+use crate::write::{Complete, Digesting, ExecuteOptions, Observer, execute};
 
 /// Choices for a conversion. The transforms are applied in the order of the fields.
 #[non_exhaustive]
@@ -50,6 +50,10 @@ pub struct ConvertOptions<'a> {
     pub mode: Option<u32>,
     /// Who is told of progress and may cancel.
     pub observer: Option<&'a dyn Observer>,
+    /// Who adds files to those that are written, as [`ExecuteOptions::complete`] says: a manifest, for one.
+    pub complete: Option<&'a Complete<'a>>,
+    /// Which digests are made of the files while they are written.
+    pub digests: Option<Digesting>,
 }
 
 impl Default for ConvertOptions<'_> {
@@ -70,6 +74,8 @@ impl Default for ConvertOptions<'_> {
             overwrite: false,
             mode: None,
             observer: None,
+            complete: None,
+            digests: None,
         }
     }
 }
@@ -177,13 +183,15 @@ fn write(
     {
         return Err(Error::invalid_options(format!("this would be lost: {}", lost.text)));
     }
-    let files = plan.files.iter().map(|f| (target.folder.join(&f.name), f.len())).collect();
+    let mut files: Vec<_> = plan.files.iter().map(|f| (target.folder.join(&f.name), f.len())).collect();
     let execution = ExecuteOptions {
         fsync: options.fsync,
         threads: options.threads,
         overwrite: options.overwrite,
         mode: options.mode,
         observer: options.observer,
+        complete: options.complete,
+        digests: options.digests,
         ..ExecuteOptions::default()
     };
     let made = target.create_folder()?;
@@ -198,6 +206,9 @@ fn write(
         }
     })?;
     let size = |path: &PathBuf| std::fs::metadata(path).map(|m| m.len()).ok();
+    let added = written.files.iter().skip(files.len());
+    let added: Vec<_> = added.map(|path| (path.clone(), size(path).unwrap_or_default())).collect();
+    files.extend(added);
     let source_files = source.files();
     // Of files in a container the tensors are counted: nothing else says how much of it was read.
     let bytes_in = source_files.iter().map(size).try_fold(0u64, |sum, n| Some(sum.saturating_add(n?)));

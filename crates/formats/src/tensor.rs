@@ -224,6 +224,13 @@ impl ReadAt for Data<'_> {
         }
     }
 
+    fn place(&self, offset: u64, len: u64) -> Option<FileSpan<'_>> {
+        match self {
+            Self::Lazy(r) => r.place(offset, len),
+            _ => None,
+        }
+    }
+
     fn access(&self) -> Access {
         match self {
             Self::Lazy(r) => r.access(),

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use weighbridge_formats::write::{
-    ExecuteOptions, FilePlan, KernelCopy, Observer, WritePlan, execute, execute_folder,
+    Content, Digesting, ExecuteOptions, FileDigests, FilePlan, InOrder, KernelCopy, Observer, WritePlan,
+    execute, execute_folder,
 };
 use weighbridge_formats::{Access, Data, Error, ErrorKind, ReadAt, Result, Source};
 
@@ -98,6 +99,30 @@ impl ReadAt for BadChecksum {
     fn finish(&self) -> Result<()> {
         Err(Error::mismatch("the checksum does not agree"))
     }
+}
+
+struct Sha(sha2::Sha256);
+
+impl InOrder for Sha {
+    fn update(&mut self, bytes: &[u8]) {
+        sha2::Digest::update(&mut self.0, bytes);
+    }
+
+    fn finish(self: Box<Self>) -> [u8; 32] {
+        sha2::Digest::finalize(self.0).into()
+    }
+}
+
+const DIGESTING: Digesting = Digesting { in_order: || Box::new(Sha(<sha2::Sha256 as sha2::Digest>::new())) };
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    <sha2::Sha256 as sha2::Digest>::digest(bytes).into()
+}
+
+/// Where the data segments of a file are that are not empty.
+fn data_of(file: &FilePlan<'_>) -> Vec<(u64, u64)> {
+    let data = file.segments().iter().filter(|s| s.len > 0 && matches!(s.content, Content::Data { .. }));
+    data.map(|s| (s.offset, s.len)).collect()
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -226,12 +251,14 @@ fn every_mix_of_segments_is_written_as_a_naive_writer_would() {
             .collect();
         let naive: Vec<_> = files.iter().map(|(_, bytes)| bytes.clone()).collect();
         let sequential = files.iter().flat_map(|(f, _)| f.segments()).filter(|s| match &s.content {
-            weighbridge_formats::write::Content::Data { data, .. } => data.access() == Access::Sequential,
+            Content::Data { data, .. } => data.access() == Access::Sequential,
             _ => false,
         });
         let sequential = sequential.count() as u64;
+        let data: Vec<_> = files.iter().map(|(f, _)| data_of(f)).collect();
         let counter = Counter::default();
         let mut options = ExecuteOptions::default();
+        options.digests = (round % 3 != 1).then_some(DIGESTING);
         options.fsync = round % 10 == 0;
         options.threads = Some(1 + round % 4);
         options.chunk_bytes = [1, 7, 64, 4096, 10_000, 1 << 20]
@@ -251,6 +278,16 @@ fn every_mix_of_segments_is_written_as_a_naive_writer_would() {
         for (i, (path, bytes)) in written.files.iter().zip(&naive).enumerate() {
             assert_eq!(*path, folder.join(format!("file {i}")));
             assert!(std::fs::read(path).unwrap() == *bytes, "round {round}, file {i}");
+        }
+        assert_eq!(written.digests.len(), if options.digests.is_some() { naive.len() } else { 0 });
+        for (i, (found, bytes)) in written.digests.iter().zip(&naive).enumerate() {
+            assert_eq!((&*found.name, found.size), (&*format!("file {i}"), bytes.len() as u64));
+            assert_eq!(found.blake3, <[u8; 32]>::from(blake3::hash(bytes)), "round {round}, file {i}");
+            assert_eq!(found.in_order, sha256(bytes), "round {round}, file {i}");
+            let expected = data[i].iter().map(|&(offset, len)| {
+                (offset, len, <[u8; 32]>::from(blake3::hash(&bytes[offset as usize..][..len as usize])))
+            });
+            assert!(found.data.iter().copied().eq(expected), "round {round}, file {i}");
         }
         assert_eq!(counter.total.load(Ordering::SeqCst), total);
         assert_eq!(counter.advanced.load(Ordering::SeqCst), total);
@@ -628,4 +665,89 @@ fn a_logical_hash_made_while_writing_is_that_of_the_archive() {
     plan.files.push(FilePlan::new("empty"));
     let missing = push_logical_hash(&mut plan, &source, 64, |digest| hex(digest).into_bytes());
     assert_eq!(missing.unwrap_err().tensor(), Some("t1"));
+}
+
+#[test]
+fn digests_of_many_chunks_are_made_in_any_order_of_the_workers() {
+    let mut rng = Rng(9);
+    let memory = rng.bytes(3_000_000);
+    let dir = tempfile::tempdir().unwrap();
+    for (threads, chunk) in [(1, 4096), (2, 4096), (4, 1000), (8, 4096), (3, 65_536)] {
+        for late in [false, true] {
+            let mut file = FilePlan::new("f");
+            file.push_data(Data::Borrowed(&memory[..1_999_999]), "a", true).unwrap();
+            let segment = file.segments().len() - 1;
+            if late {
+                file.push_late(4, Box::new(move |d| Ok(d.crc32(segment)?.to_le_bytes().to_vec()))).unwrap();
+            }
+            file.push_data(Data::Borrowed(&memory[1_999_999..]), "b", false).unwrap();
+            let mut options = fast();
+            options.fsync = threads == 2;
+            options.overwrite = true;
+            options.threads = Some(threads);
+            options.chunk_bytes = chunk;
+            options.digests = Some(DIGESTING);
+            let written = execute(one(file), dir.path(), &options).unwrap();
+            let bytes = std::fs::read(dir.path().join("f")).unwrap();
+            let found = &written.digests[0];
+            assert_eq!(found.blake3, <[u8; 32]>::from(blake3::hash(&bytes)), "{threads} {chunk} {late}");
+            assert_eq!(found.in_order, sha256(&bytes), "{threads} {chunk} {late}");
+            assert_eq!(found.data.len(), 2);
+        }
+    }
+}
+
+#[test]
+fn a_broken_source_ends_workers_that_wait_for_its_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    for panics in [false, true] {
+        let mut file = FilePlan::new("f");
+        file.push_data(Data::lazy(Failing { len: 5_000_000, fails_at: 100_000, panics }), "a", false)
+            .unwrap();
+        let mut options = fast();
+        options.threads = Some(4);
+        options.chunk_bytes = 1000;
+        options.digests = Some(DIGESTING);
+        let write = || execute(one(file), dir.path(), &options).map(drop);
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(write));
+        assert_eq!(outcome.is_err(), panics);
+        assert!(outcome.is_err() || outcome.is_ok_and(|o| o.is_err()));
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+}
+
+#[test]
+fn files_are_added_to_complete_ones_and_appear_last() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    std::fs::write(at("a"), "old").unwrap();
+    let complete = |staged: &Path, digests: &[FileDigests]| {
+        assert_eq!(names(staged), ["a", "b"]);
+        assert_eq!(std::fs::read(at("a")).unwrap(), b"old");
+        assert_eq!(digests[1].blake3, <[u8; 32]>::from(blake3::hash(b"two")));
+        Ok(vec![("list".to_owned(), b"a b".to_vec())])
+    };
+    let mut options = fast();
+    options.overwrite = true;
+    options.digests = Some(DIGESTING);
+    options.complete = Some(&complete);
+    let plan = || WritePlan { files: vec![fixed("a", b"one"), fixed("b", b"two")], notes: Vec::new() };
+    let written = execute(plan(), dir.path(), &options).unwrap();
+    assert_eq!(written.files, [at("a"), at("b"), at("list")]);
+    assert_eq!(names(dir.path()), ["a", "b", "list"]);
+    assert_eq!(std::fs::read(at("list")).unwrap(), b"a b");
+    // What cannot be added, or is refused, changes nothing.
+    std::fs::write(at("a"), "old").unwrap();
+    for bad in ["../x", "sub/x", "a", "b"] {
+        let complete = |_: &Path, _: &[FileDigests]| Ok(vec![(bad.to_owned(), Vec::new())]);
+        let mut options = options.clone();
+        options.complete = Some(&complete);
+        assert!(execute(plan(), dir.path(), &options).is_err(), "{bad}");
+        let fails = |_: &Path, _: &[FileDigests]| Err(Error::mismatch("not these"));
+        let mut options = options.clone();
+        options.complete = Some(&fails);
+        assert_eq!(execute(plan(), dir.path(), &options).unwrap_err().kind(), ErrorKind::Mismatch);
+        assert_eq!(names(dir.path()), ["a", "b", "list"]);
+        assert_eq!(std::fs::read(at("a")).unwrap(), b"old");
+    }
 }

@@ -8,13 +8,13 @@ use std::time::Instant;
 use serde::Serialize;
 use weighbridge_formats::transform::{CastStats, KeptWide, Precision, TensorCast, Tie, Untie, tied};
 use weighbridge_formats::write::{
-    ExecuteOptions, FilePlan, Observer, WritePlan, execute_folder, replace_folder,
+    ExecuteOptions, FileDigests, FilePlan, Observer, WritePlan, execute_folder, replace_folder,
 };
 use weighbridge_formats::{
     Archive, DType, Data, Error, ErrorKind, Note, NoteKind, Registry, Result, Source, ValuesPolicy,
     WriteOptions,
 };
-use weighbridge_trust::manifest::{HashOptions, NAME, Provenance, hash, hash_files};
+use weighbridge_trust::manifest::{HashOptions, IN_PASS, NAME, Provenance, hash, hash_files};
 
 use crate::architecture::architecture;
 use crate::config::Config;
@@ -281,7 +281,7 @@ impl<'a> ModelSaver<'a> {
 
     /// Whether `weighbridge.json` is written, the record of all files and tensors of the folder, which
     /// [`ModelLoader::require_manifest`](crate::ModelLoader::require_manifest) and `weighbridge verify` hold it against.
-    /// Everything is read back for it before the folder is put in place. Default: yes.
+    /// The hashes in it are made in the pass that writes. Default: yes.
     pub fn manifest(mut self, write: bool) -> Self {
         self.manifest = write;
         self
@@ -403,13 +403,14 @@ impl<'a> ModelSaver<'a> {
         options.observer = self.observer;
         let planned: Vec<String> = plan.files.iter().map(|f| f.name.clone()).collect();
         let said = Mutex::new(Vec::new());
-        let complete = |staged: &Path| {
-            let (text, notes) = self.record(staged, &planned)?;
+        let complete = |staged: &Path, digests: &[FileDigests]| {
+            let (text, notes) = self.record(staged, &planned, digests)?;
             said.lock().unwrap_or_else(PoisonError::into_inner).extend(notes);
             Ok(text.map(|text| (NAME.to_owned(), text.into_bytes())).into_iter().collect())
         };
         if self.manifest {
             options.complete = Some(&complete);
+            options.digests = Some(IN_PASS);
         }
         let source = |e: Error| match self.weights.files().first() {
             // What is wrong with a tensor is wrong in the source.
@@ -430,12 +431,18 @@ impl<'a> ModelSaver<'a> {
     }
 
     /// The manifest of a folder that is complete but for it, and what there is to say.
-    fn record(&self, staged: &Path, planned: &[String]) -> Result<(Option<String>, Vec<Note>)> {
+    fn record(
+        &self,
+        staged: &Path,
+        planned: &[String],
+        written: &[FileDigests],
+    ) -> Result<(Option<String>, Vec<Note>)> {
         let cancel = self.observer.map(OnlyCancel);
         let mut options = HashOptions::default();
         options.registry = self.registry.clone();
         options.threads = self.threads;
         options.observer = cancel.as_ref().map(|c| c as &dyn Observer);
+        options.written = written;
         let mut notes = Vec::new();
         let hashes = match hash(staged, &options) {
             Err(e) if e.kind() != ErrorKind::Cancelled => {

@@ -7,6 +7,8 @@
 
 #[cfg(feature = "encrypt")]
 pub mod encrypt;
+#[cfg(any(feature = "encrypt", feature = "manifest"))]
+mod look;
 #[cfg(feature = "manifest")]
 pub mod manifest;
 #[cfg(feature = "scan")]

@@ -220,7 +220,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     if !encrypted && let Some(exit) = topics::convert(&args.topics, &args.common(), args.to.is_none())? {
         if args.manifest {
             let progress = Progress::new(args.quiet || args.json);
-            manifest::write(args, &[], manifest::provenance(args, &progress)?, &progress)?;
+            manifest::write(args, manifest::provenance(args, &progress)?, &progress)?;
         }
         return Ok(exit);
     }
@@ -251,21 +251,15 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
         return model::run(args, &options, progress);
     }
     options.observer = Some(&progress);
-    // The source may be what is written to: its hashes are made before.
-    let provenance = args.manifest.then(|| manifest::provenance(args, &progress)).transpose()?;
-    let mut report = if encrypted {
+    let report = if encrypted {
         // What was secret is written for its owner alone.
         options.mode = args.mode.or(Some(0o600));
         weighbridge::save_with(&args.dst, &*args.keys.open(&args.src)?, &options)?
+    } else if args.manifest {
+        manifest::convert(args, &options, &progress)?
     } else {
         weighbridge::convert_with(&args.src, &args.dst, &options)?
     };
-    if let Some(provenance) = provenance {
-        let files: Vec<PathBuf> = report.files.iter().map(|(path, _)| path.clone()).collect();
-        let path = manifest::write(args, &files, provenance, &progress)?;
-        let bytes = path.metadata().map_or(0, |m| m.len());
-        report.files.push((path, bytes));
-    }
     drop(progress);
     if args.json {
         output::emit(format!("{}\n", json(&report)).as_bytes())?;

@@ -9,7 +9,7 @@ use weighbridge::trust::encrypt::{DecryptOptions, decrypt};
 use super::keys::{self, Keys};
 use crate::exit::Exit;
 use crate::output::{self, count, one_line, size};
-use crate::progress::Progress;
+use crate::writing::Writing;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -36,38 +36,23 @@ pub(crate) struct Args {
     /// Permissions of the files, in octal. Default: 600
     #[arg(long, value_name = "MODE", value_parser = keys::parse_mode)]
     mode: Option<u32>,
-    /// Do not wait until the files are on the disk
-    #[arg(long)]
-    no_fsync: bool,
-    /// Threads that decrypt
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: Option<u16>,
-    /// Replace a file that exists
-    #[arg(long)]
-    force: bool,
-    /// Print errors only
-    #[arg(long)]
-    quiet: bool,
-    /// Print the report as one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
     let began = Instant::now();
     let identities = args.keys.identities(&args.path)?;
-    let progress = Progress::new(args.quiet || args.json);
+    let progress = args.writing.progress();
     let mut options = DecryptOptions::default();
     options.unpack = if args.folder || args.file { Some(args.folder) } else { None };
-    options.execute.overwrite = args.force;
-    options.execute.fsync = !args.no_fsync;
+    args.writing.apply(&mut options.execute);
     options.execute.mode = args.mode;
-    options.execute.threads = args.threads.map(usize::from);
     options.execute.observer = Some(&progress);
     let done = decrypt(&args.path, &args.out, &identities, &options)?;
     drop(progress);
     let seconds = began.elapsed().as_secs_f64();
-    if args.json {
+    if args.writing.json {
         let files = done.written.files.iter().map(|f| f.to_string_lossy()).collect::<Vec<_>>();
         let report = serde_json::json!({
             "source": args.path.to_string_lossy(),
@@ -77,7 +62,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
             "seconds": seconds,
         });
         output::emit(format!("{report}\n").as_bytes())?;
-    } else if !args.quiet {
+    } else if !args.writing.quiet {
         let files =
             if done.folder { count(done.written.files.len() as u64, "file") } else { "a file".into() };
         let line = format!(

@@ -12,7 +12,7 @@ use weighbridge::{Error, Result};
 use super::keys::{self, PASSPHRASE};
 use crate::exit::Exit;
 use crate::output::{self, one_line, size};
-use crate::progress::Progress;
+use crate::writing::Writing;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -52,41 +52,30 @@ pub(crate) struct Args {
     /// Permissions of the file, in octal; else those that the umask leaves
     #[arg(long, value_name = "MODE", value_parser = keys::parse_mode)]
     mode: Option<u32>,
-    /// Do not wait until the file is on the disk
-    #[arg(long)]
-    no_fsync: bool,
-    /// Replace a file that exists
-    #[arg(long)]
-    force: bool,
-    /// Print errors only
-    #[arg(long)]
-    quiet: bool,
-    /// Print the report as one JSON object
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) writing: Writing,
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
     if let Some(path) = &args.generate_identity {
-        return generate(path, args.json);
+        return generate(path, args.writing.json);
     }
     let (Some(path), Some(out)) = (&args.path, &args.out) else {
         return Err(Error::invalid_options("a file or folder and the file to write are wanted"));
     };
     let began = Instant::now();
     let recipients = recipients(args)?;
-    let progress = Progress::new(args.quiet || args.json);
+    let progress = args.writing.progress();
     let mut options = EncryptOptions::default();
     options.armor = args.armor;
-    options.execute.overwrite = args.force;
-    options.execute.fsync = !args.no_fsync;
+    args.writing.apply(&mut options.execute);
     options.execute.mode = args.mode;
     options.execute.observer = Some(&progress);
     let folder = path.is_dir();
     let written = encrypt(path, out, &recipients, &options)?;
     drop(progress);
     let seconds = began.elapsed().as_secs_f64();
-    if args.json {
+    if args.writing.json {
         let report = serde_json::json!({
             "source": path.to_string_lossy(),
             "folder": folder,
@@ -96,7 +85,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
             "seconds": seconds,
         });
         output::emit(format!("{report}\n").as_bytes())?;
-    } else if !args.quiet {
+    } else if !args.writing.quiet {
         let line = format!(
             "encrypted {} to {}: {} in {seconds:.2} s\n",
             one_line(&path.to_string_lossy()),

@@ -14,6 +14,7 @@ mod model;
 mod onnx;
 mod run;
 mod scan;
+mod secrets;
 mod sign;
 mod topics;
 mod version;

@@ -59,6 +59,12 @@ pub trait ReadAt: Send + Sync {
         None
     }
 
+    /// Where the same bytes stand in an open file, though reading them may check more than that. For those who know the
+    /// bytes by other means.
+    fn place(&self, offset: u64, len: u64) -> Option<FileSpan<'_>> {
+        self.span(offset, len)
+    }
+
     /// In which order to read.
     fn access(&self) -> Access {
         Access::Random
@@ -258,6 +264,13 @@ impl ReadAt for Slice {
             return None;
         }
         self.reader.span(self.offset + offset, len)
+    }
+
+    fn place(&self, offset: u64, len: u64) -> Option<FileSpan<'_>> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        self.reader.place(self.offset + offset, len)
     }
 
     fn access(&self) -> Access {

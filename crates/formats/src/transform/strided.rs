@@ -511,6 +511,13 @@ impl ReadAt for Strided<'_> {
         self.storage.span(self.base + offset, len)
     }
 
+    fn place(&self, offset: u64, len: u64) -> Option<FileSpan<'_>> {
+        if !self.dims.is_empty() || offset.checked_add(len)? > self.len {
+            return None;
+        }
+        self.storage.place(self.base + offset, len)
+    }
+
     fn access(&self) -> Access {
         self.storage.access()
     }

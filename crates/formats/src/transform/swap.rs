@@ -44,6 +44,13 @@ impl ReadAt for Window<'_> {
         self.data.span(self.offset + offset, len)
     }
 
+    fn place(&self, offset: u64, len: u64) -> Option<FileSpan<'_>> {
+        if offset.checked_add(len)? > self.len {
+            return None;
+        }
+        self.data.place(self.offset + offset, len)
+    }
+
     fn access(&self) -> Access {
         self.data.access()
     }

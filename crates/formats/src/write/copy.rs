@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::buffer::{Buffer, PAGE, is_zero};
+use super::digest::{Digesting, FileDigests, Follower, StopOnPanic as StopFollower};
 use super::execute::{ExecuteOptions, KernelCopy, Observer};
 use super::kernel::FileSystem;
 use super::plan::{Content, Digests, FilePlan, Fill, Sums};
@@ -34,6 +35,7 @@ pub(super) struct Copier<'o> {
     /// Whether a worker that finds another one writing goes through a map.
     map: bool,
     observer: Option<&'o dyn Observer>,
+    digests: Option<Digesting>,
     /// The checksums of the files that are written, in their order.
     sums: Vec<Vec<Sums>>,
 }
@@ -94,6 +96,7 @@ struct Job<'j, 'a> {
     /// Whether a worker is writing at a position, which on a file system in memory keeps the others waiting.
     writing: AtomicBool,
     observer: Option<&'j dyn Observer>,
+    follower: Option<&'j Follower<'j>>,
 }
 
 impl<'o> Copier<'o> {
@@ -112,17 +115,26 @@ impl<'o> Copier<'o> {
             kernel: AtomicBool::new(kernel),
             map: system.in_memory && threads > 1,
             observer: options.observer,
+            digests: options.digests,
             sums: Vec::new(),
         })
     }
 
-    /// Writes a file's bytes.
+    /// Writes a file's bytes, and has them synchronised to the disk by `sync`; returns their digests if they are wanted.
     ///
     /// `target` is for errors.
-    pub(super) fn copy(&mut self, plan: FilePlan<'_>, file: &File, target: &Path) -> Result<()> {
-        let len = plan.len();
-        let (pieces, late) = split(plan);
-        let Self { workers, chunk, kernel, map, observer, sums } = self;
+    pub(super) fn copy(
+        &mut self,
+        plan: FilePlan<'_>,
+        file: &File,
+        target: &Path,
+        sync: &(dyn Fn() -> Result<()> + Sync),
+    ) -> Result<Option<FileDigests>> {
+        let (len, name) = (plan.len(), self.digests.map(|_| plan.name.clone()));
+        let (pieces, late) = split(plan, self.digests.is_some());
+        let Self { workers, chunk, kernel, map, observer, digests: digesting, sums } = self;
+        let open = pieces.iter().find(|p| p.is_open()).map(|p| p.offset);
+        let follower = digesting.map(|d| Follower::new(d, file, len, *chunk, open));
         let job = Job {
             pieces: &pieces,
             file,
@@ -133,18 +145,19 @@ impl<'o> Copier<'o> {
             map: *map,
             writing: AtomicBool::new(false),
             observer: *observer,
+            follower: follower.as_ref(),
         };
         // The first task is the data that is read from front to back: one worker takes them all, since two
         // tensors of one compressed member, read in turn, would start it over again and again.
         let tasks = 1 + len.div_ceil(job.chunk);
         run(workers, tasks, |worker, task| {
-            job.check_cancelled()?;
-            match task.checked_sub(1) {
-                None => job.sequential(worker),
-                Some(n) => {
-                    job.chunk(worker, n * job.chunk, (n * job.chunk).saturating_add(job.chunk).min(len))
+            job.followed(|| {
+                job.check_cancelled()?;
+                match task.checked_sub(1) {
+                    None => job.sequential(worker),
+                    Some(n) => job.chunk(worker, n),
                 }
-            }
+            })
         })?;
         run(workers, (pieces.len() as u64).div_ceil(FINISH), |_, task| {
             let first = (task * FINISH) as usize;
@@ -152,12 +165,19 @@ impl<'o> Copier<'o> {
         })?;
         let parts = workers.iter_mut().flat_map(|w| std::mem::take(&mut w.parts)).collect();
         sums.push(digests(&pieces, parts)?);
-        job.fill_late(late, sums)
+        job.fill_late(late, sums)?;
+        job.finish_digests(workers, sync)?;
+        let (Some(follower), Some(name)) = (follower, name) else { return Ok(None) };
+        let (blake3, in_order) = follower.finish()?;
+        let data = pieces.iter().zip(sums.last().into_iter().flatten());
+        let data = data.filter(|(p, _)| p.end > p.offset);
+        let data = data.filter_map(|(p, s)| Some((p.offset, p.end - p.offset, s.blake3?))).collect();
+        Ok(Some(FileDigests { name, size: len, blake3, in_order, data }))
     }
 }
 
-/// Parts a plan into what workers share and what is used once, at the end.
-fn split(plan: FilePlan<'_>) -> (Vec<Span<'_>>, Vec<Late<'_>>) {
+/// Parts a plan into what workers share and what is used once, at the end. `digested` asks for the BLAKE3 of all data.
+fn split(plan: FilePlan<'_>, digested: bool) -> (Vec<Span<'_>>, Vec<Late<'_>>) {
     let mut late = Vec::new();
     let pieces = plan.into_segments().into_iter().enumerate().map(|(i, segment)| Span {
         offset: segment.offset,
@@ -166,7 +186,7 @@ fn split(plan: FilePlan<'_>) -> (Vec<Span<'_>>, Vec<Late<'_>>) {
             Content::Fixed(bytes) => Bytes::Fixed(bytes),
             Content::Data { data, label, crc32, blake3 } => {
                 let sequential = data.access() == Access::Sequential;
-                Bytes::Data { data, label, wanted: Wanted { crc32, blake3 }, sequential }
+                Bytes::Data { data, label, wanted: Wanted { crc32, blake3: blake3 || digested }, sequential }
             }
             Content::Late(fill) => {
                 late.push((i, fill));
@@ -178,6 +198,11 @@ fn split(plan: FilePlan<'_>) -> (Vec<Span<'_>>, Vec<Late<'_>>) {
 }
 
 impl Span<'_> {
+    /// Whether its bytes are not in the chunk of a worker.
+    fn is_open(&self) -> bool {
+        self.end > self.offset && matches!(&self.bytes, Bytes::Late | Bytes::Data { sequential: true, .. })
+    }
+
     fn finish(&self) -> Result<()> {
         match &self.bytes {
             Bytes::Data { data, label, .. } => data.finish().map_err(|e| e.with_tensor(&**label)),
@@ -258,45 +283,52 @@ impl Job<'_, '_> {
         written.map_err(|e| refused("writing", e, self.target, self.needed).at_offset(offset))
     }
 
-    /// Fills and writes one chunk of the file, but for what is late or sequential.
-    fn chunk(&self, worker: &mut Worker, start: u64, end: u64) -> Result<()> {
-        let buffer = worker.buffer.as_mut_slice();
+    /// Fills and writes the chunk of this number, but for what is late or sequential.
+    fn chunk(&self, worker: &mut Worker, number: u64) -> Result<()> {
+        let Worker { buffer: own, parts } = worker;
+        let buffer = own.as_mut_slice();
+        let start = number * self.chunk;
+        let end = start.saturating_add(self.chunk).min(self.needed);
+        let place = |offset: u64| (offset - start) as usize;
         let first = self.pieces.partition_point(|p| p.end <= start);
         // The bytes of the file from `run` to `at` are in the buffer, and not yet written.
-        let (mut run, mut at, mut done) = (start, start, 0);
+        let (mut run, mut at, mut done, mut whole) = (start, start, 0, true);
         for (i, piece) in self.pieces.iter().enumerate().skip(first) {
             if at == end {
                 break;
             }
             let (from, stop) = (at - piece.offset, piece.end.min(end));
             let len = stop - at;
-            let part = &mut buffer[(at - run) as usize..(stop - run) as usize];
+            whole &= !piece.is_open();
+            let part = &mut buffer[place(at)..place(stop)];
             match &piece.bytes {
                 Bytes::Fixed(bytes) => part.copy_from_slice(&bytes[from as usize..][..len as usize]),
                 Bytes::Late => part.fill(0),
                 Bytes::Data { sequential: true, .. } => {
-                    self.write(&buffer[..(at - run) as usize], run)?;
+                    self.write(&buffer[place(run)..place(at)], run)?;
                     run = stop;
                 }
                 Bytes::Data { data, label, wanted, .. } => {
-                    if !wanted.any() && len >= KERNEL_SPAN && self.kernel.load(Ordering::Relaxed) {
-                        let copied = self.kernel_copy(data, from, at, len);
-                        if copied == len {
-                            self.write(&buffer[..(at - run) as usize], run)?;
-                            (run, at, done) = (stop, stop, done + len);
-                            continue;
-                        }
+                    let by_kernel =
+                        !wanted.crc32 && len >= KERNEL_SPAN && self.kernel.load(Ordering::Relaxed);
+                    let copied = by_kernel && self.kernel_copy(data, from, at, len) == len;
+                    // What the kernel copied is read for its digest alone.
+                    if !copied || wanted.any() {
+                        data.read_at(from, part).map_err(|e| e.with_tensor(&**label))?;
                     }
-                    data.read_at(from, part).map_err(|e| e.with_tensor(&**label))?;
                     if wanted.any() {
                         let total = piece.end - piece.offset;
-                        worker.parts.push(Part {
+                        parts.push(Part {
                             segment: i,
                             offset: from,
                             len,
                             crc32: wanted.crc32.then(|| crc32fast::hash(part)),
                             blake3: wanted.blake3.then(|| Piece::new(from, part, total)),
                         });
+                    }
+                    if copied {
+                        self.write(&buffer[place(run)..place(at)], run)?;
+                        run = stop;
                     }
                 }
             }
@@ -305,9 +337,48 @@ impl Job<'_, '_> {
             }
             at = stop;
         }
-        self.write(&buffer[..(at - run) as usize], run)?;
+        self.write(&buffer[place(run)..place(at)], run)?;
         self.advanced(done);
-        Ok(())
+        match self.follower {
+            Some(follower) => follower.wrote(number, own, whole),
+            None => Ok(()),
+        }
+    }
+
+    /// Does a part of the work. If it fails, nobody waits for it.
+    fn followed(&self, body: impl FnOnce() -> Result<()>) -> Result<()> {
+        let Some(follower) = self.follower else { return body() };
+        let _guard = StopFollower(follower);
+        body().inspect_err(|_| follower.stop())
+    }
+
+    /// Takes what is left to the digests, while the file is synchronised.
+    fn finish_digests(&self, workers: &mut [Worker], sync: &(dyn Fn() -> Result<()> + Sync)) -> Result<()> {
+        let Some(follower) = self.follower else { return sync() };
+        let rest = follower.written();
+        if rest.is_empty() {
+            return sync();
+        }
+        let take = |workers: &mut [Worker]| {
+            run(workers, rest.end - rest.start, |worker, task| {
+                self.followed(|| {
+                    self.check_cancelled()?;
+                    follower.rest(rest.start + task, &mut worker.buffer)
+                })
+            })
+        };
+        std::thread::scope(|scope| {
+            let beside =
+                std::thread::Builder::new().name("weighbridge-sync".into()).spawn_scoped(scope, sync);
+            let taken = take(workers);
+            let synchronised = match beside.map(std::thread::ScopedJoinHandle::join) {
+                Ok(Ok(done)) => done,
+                Ok(Err(panic)) => resume_unwind(panic),
+                // The system gives no more threads.
+                Err(_) => sync(),
+            };
+            taken.and(synchronised)
+        })
     }
 
     /// Lets the kernel copy a part of a data segment; returns how much it copied. Less than asked for means that

@@ -4,9 +4,10 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::copy::Copier;
+use super::digest::{Digesting, FileDigests};
 use super::leftover::{Claim, uninterrupted};
 use super::stage::{self, Temporary};
-use super::{WritePlan, kernel};
+use super::{FilePlan, WritePlan, kernel};
 use crate::error::{Error, ErrorKind, Result};
 use crate::source::{fold, is_plain_relative};
 
@@ -67,18 +68,16 @@ pub struct ExecuteOptions<'a> {
     pub kernel_copy: KernelCopy,
     /// Who is told of progress and may cancel.
     pub observer: Option<&'a dyn Observer>,
-    /// Who looks at each complete file before any is put in place, and may refuse it.
-    pub check: Option<&'a Check<'a>>,
-    /// Who adds files to a folder that is complete but for them, before it is put in place. Used by
-    /// [`execute_folder`](super::execute_folder) and [`replace_folder`](super::replace_folder).
+    /// Who looks at files that are complete, before any is put in place, may refuse them, and may add others: a manifest
+    /// of them, for one. Those are put in place after the others.
     pub complete: Option<&'a Complete<'a>>,
+    /// Which digests are made of the files while they are written. Default: none.
+    pub digests: Option<Digesting>,
 }
 
-/// Is called with a file's name in the plan, and the path that its bytes are at meanwhile.
-pub type Check<'a> = dyn Fn(&str, &Path) -> Result<()> + Sync + 'a;
-
-/// Is called with the folder under its temporary name; returns names and contents of the files to add.
-pub type Complete<'a> = dyn Fn(&Path) -> Result<Vec<(String, Vec<u8>)>> + Sync + 'a;
+/// Is called with the folder under its temporary name, or with a temporary folder in which the files have their names, and
+/// with the digests that were asked for; returns names and contents of the files to add.
+pub type Complete<'a> = dyn Fn(&Path, &[FileDigests]) -> Result<Vec<(String, Vec<u8>)>> + Sync + 'a;
 
 /// Default of [`ExecuteOptions::chunk_bytes`]: what was read is still in the processor's second-level cache when
 /// it is checksummed and written, and a system call is paid for.
@@ -94,8 +93,8 @@ impl Default for ExecuteOptions<'_> {
             chunk_bytes: CHUNK,
             kernel_copy: KernelCopy::Auto,
             observer: None,
-            check: None,
             complete: None,
+            digests: None,
         }
     }
 }
@@ -110,8 +109,8 @@ impl std::fmt::Debug for ExecuteOptions<'_> {
             .field("chunk_bytes", &self.chunk_bytes)
             .field("kernel_copy", &self.kernel_copy)
             .field("observer", &self.observer.is_some())
-            .field("check", &self.check.is_some())
             .field("complete", &self.complete.is_some())
+            .field("digests", &self.digests.is_some())
             .finish()
     }
 }
@@ -124,6 +123,8 @@ pub struct Written {
     pub files: Vec<PathBuf>,
     /// Their bytes.
     pub bytes: u64,
+    /// Their digests, where [`ExecuteOptions::digests`] asked for them.
+    pub digests: Vec<FileDigests>,
 }
 
 /// Writes a plan's files into a folder that exists: each appears complete, and the first only after all are.
@@ -145,10 +146,36 @@ pub fn execute(
     };
     let bytes = begin(&plan, Names::Plain, folder, folder, options)?;
     let _claim = Claim::take(folder);
-    let (temporaries, files) = write_files(plan, folder, options)?;
+    let Some(complete) = options.complete else {
+        let (temporaries, files, digests) = write_files(plan, folder, None, options)?;
+        stage::commit(temporaries, folder, options)?;
+        end(options);
+        return Ok(Written { files, bytes, digests });
+    };
+    // In a folder of their own the files have their names already, so that what refers to another finds it.
+    let name = plan.files.last().map_or("files", |f| &*f.name);
+    let staged = Temporary::folder(&folder.join(name), options)?;
+    let (mut temporaries, mut files, digests) = write_files(plan, folder, Some(staged.path()), options)?;
+    let more = ExecuteOptions { observer: None, complete: None, digests: None, ..options.clone() };
+    let added = added(complete(staged.path(), &digests)?)?;
+    check_plan(&added, Names::Plain)?;
+    let (new, targets, _) = write_files(added, folder, Some(staged.path()), &more)?;
+    temporaries.extend(new);
+    files.extend(targets);
     stage::commit(temporaries, folder, options)?;
     end(options);
-    Ok(Written { files, bytes })
+    Ok(Written { files, bytes, digests })
+}
+
+/// The plan of files that are added to complete ones.
+pub(super) fn added(files: Vec<(String, Vec<u8>)>) -> Result<WritePlan<'static>> {
+    let mut plan = WritePlan::default();
+    for (name, bytes) in files {
+        let mut file = FilePlan::new(name);
+        file.push_fixed(bytes)?;
+        plan.files.push(file);
+    }
+    Ok(plan)
 }
 
 /// Checks all that can be checked before a byte is written, and tells the observer; returns the plan's bytes.
@@ -210,33 +237,35 @@ fn check_plan(plan: &WritePlan<'_>, allowed: Names) -> Result<()> {
     Ok(())
 }
 
-/// Writes every file under a temporary name; returns the temporaries and the targets.
+/// Files under temporary names, their targets, and their digests.
+pub(super) type Staged = (Vec<Temporary>, Vec<PathBuf>, Vec<FileDigests>);
+
+/// Writes every file under a temporary name, or under its own in a folder that is temporary.
 pub(super) fn write_files(
     plan: WritePlan<'_>,
     folder: &Path,
+    staged: Option<&Path>,
     options: &ExecuteOptions<'_>,
-) -> Result<(Vec<Temporary>, Vec<PathBuf>)> {
+) -> Result<Staged> {
     let mut copier = Copier::new(options, kernel::file_system(folder))?;
-    let (mut temporaries, mut targets) = (Vec::new(), Vec::new());
+    let (mut temporaries, mut targets, mut digests) = (Vec::new(), Vec::new(), Vec::new());
     // One after another, so that a set of a thousand shards takes one descriptor and not a thousand.
     for file in plan.files {
         let target = folder.join(&file.name);
         let replaced = stage::check_target(&target, options.overwrite)?;
-        let (temporary, open) = Temporary::file(&target, replaced.as_ref(), options)?;
+        let own = staged.map(|staged| staged.join(&file.name));
+        let (temporary, open) = Temporary::file(&target, own, replaced.as_ref(), options)?;
         temporaries.push(temporary);
         let needed = file.len();
         let refused = |doing, e| stage::refused(doing, e, &target, needed);
         open.set_len(needed).map_err(|e| refused("setting the length of the temporary", e))?;
-        let name = options.check.map(|_| file.name.clone()).unwrap_or_default();
-        copier.copy(file, &open, &target)?;
-        if let (Some(check), Some(temporary)) = (options.check, temporaries.last()) {
-            check(&name, temporary.path())?;
-        }
-        if options.fsync {
-            uninterrupted(|| open.sync_all())
-                .map_err(|e| refused("synchronising the file to the disk", e))?;
-        }
+        let sync = || match options.fsync {
+            true => uninterrupted(|| open.sync_all())
+                .map_err(|e| refused("synchronising the file to the disk", e)),
+            false => Ok(()),
+        };
+        digests.extend(copier.copy(file, &open, &target, &sync)?);
         targets.push(target);
     }
-    Ok((temporaries, targets))
+    Ok((temporaries, targets, digests))
 }

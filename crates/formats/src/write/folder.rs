@@ -5,10 +5,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::execute::{ExecuteOptions, Names, Written, begin, end, execute, write_files};
+use super::digest::FileDigests;
+use super::execute::{ExecuteOptions, Names, Written, added, begin, end, execute, write_files};
 use super::leftover::{Claim, uninterrupted};
 use super::stage::{self, Temporary};
-use super::{FilePlan, WritePlan, kernel};
+use super::{WritePlan, kernel};
 use crate::error::{Error, ErrorKind, Result};
 
 /// The most files and folders that are carried over from a folder that is replaced.
@@ -38,8 +39,8 @@ pub fn execute_folder(
     }
     let bytes = begin(&plan, Names::Nested, &folder, &parent, options)?;
     let _claim = Claim::take(&parent);
-    let (staged, mut files) = stage_plan(plan, &folder, options)?;
-    complete(staged.path(), &folder, options, &mut files)?;
+    let (staged, mut files, digests) = stage_plan(plan, &folder, options)?;
+    complete(staged.path(), &folder, &digests, options, &mut files)?;
     // The folder is new, so what it replaces cannot be meant.
     let fresh = ExecuteOptions { overwrite: false, ..options.clone() };
     stage::commit(vec![staged], &parent, &fresh).map_err(|e| match e.kind() {
@@ -47,7 +48,7 @@ pub fn execute_folder(
         _ => e,
     })?;
     end(options);
-    Ok(Written { files, bytes })
+    Ok(Written { files, bytes, digests })
 }
 
 /// Writes a plan's files into a folder that takes the place of one that may exist, in one step.
@@ -90,9 +91,9 @@ pub fn replace_folder(
     for file in &plan.files {
         replaced.insert(file.name.split('/').next().unwrap_or_default().to_lowercase());
     }
-    let (mut staged, mut files) = stage_plan(plan, &folder, options)?;
+    let (mut staged, mut files, digests) = stage_plan(plan, &folder, options)?;
     carry_over(&folder, staged.path(), &|name| !replaced.contains(&name.to_lowercase()) && keep(name))?;
-    complete(staged.path(), &folder, options, &mut files)?;
+    complete(staged.path(), &folder, &digests, options, &mut files)?;
     if options.mode.is_none() {
         let _ = fs::set_permissions(staged.path(), meta.permissions());
     }
@@ -104,7 +105,7 @@ pub fn replace_folder(
         stage::sync_folder(&parent)?;
     }
     end(options);
-    Ok(Written { files: files.iter().map(|f| rebased(f, &folder, given)).collect(), bytes })
+    Ok(Written { files: files.iter().map(|f| rebased(f, &folder, given)).collect(), bytes, digests })
 }
 
 /// Has the caller add files to a complete folder. One that was carried over under the same name is replaced, and not
@@ -112,19 +113,15 @@ pub fn replace_folder(
 fn complete(
     staged: &Path,
     folder: &Path,
+    digests: &[FileDigests],
     options: &ExecuteOptions<'_>,
     files: &mut Vec<PathBuf>,
 ) -> Result<()> {
     let Some(complete) = options.complete else { return Ok(()) };
-    let mut plan = WritePlan::default();
-    for (name, bytes) in complete(staged)? {
-        let mut file = FilePlan::new(&*name);
-        file.push_fixed(bytes)?;
-        plan.files.push(file);
-        files.push(folder.join(name));
-    }
+    let plan = added(complete(staged, digests)?)?;
+    files.extend(plan.files.iter().map(|f| folder.join(&f.name)));
     let more =
-        ExecuteOptions { overwrite: true, observer: None, check: None, complete: None, ..options.clone() };
+        ExecuteOptions { overwrite: true, observer: None, complete: None, digests: None, ..options.clone() };
     execute(plan, staged, &more).map(drop)
 }
 
@@ -147,12 +144,13 @@ fn place(folder: &Path) -> Result<(PathBuf, PathBuf)> {
     Ok((folder, parent))
 }
 
-/// Writes the plan into a temporary folder beside `folder`; returns it, and the paths that the files will have.
+/// Writes the plan into a temporary folder beside `folder`; returns it, the paths that the files will have, and their
+/// digests.
 fn stage_plan(
     plan: WritePlan<'_>,
     folder: &Path,
     options: &ExecuteOptions<'_>,
-) -> Result<(Temporary, Vec<PathBuf>)> {
+) -> Result<(Temporary, Vec<PathBuf>, Vec<FileDigests>)> {
     let staged = Temporary::folder(folder, options)?;
     let mut inner: BTreeSet<PathBuf> = BTreeSet::new();
     for file in &plan.files {
@@ -165,12 +163,12 @@ fn stage_plan(
     }
     let names: Vec<PathBuf> = plan.files.iter().map(|f| folder.join(&f.name)).collect();
     let fresh = ExecuteOptions { overwrite: false, ..options.clone() };
-    let (temporaries, _) = write_files(plan, staged.path(), &fresh)?;
+    let (temporaries, _, digests) = write_files(plan, staged.path(), None, &fresh)?;
     stage::commit(temporaries, staged.path(), &fresh)?;
     if options.fsync {
         inner.iter().try_for_each(|path| stage::sync_folder(path))?;
     }
-    Ok((staged, names))
+    Ok((staged, names, digests))
 }
 
 /// Links what `keep` says yes to from one folder into another, folder by folder.

@@ -39,6 +39,7 @@
 
 mod buffer;
 mod copy;
+mod digest;
 mod execute;
 mod folder;
 mod kernel;
@@ -47,7 +48,8 @@ mod plan;
 mod position;
 mod stage;
 
-pub use execute::{Check, Complete, ExecuteOptions, KernelCopy, Observer, Written, execute};
+pub use digest::{Digesting, FileDigests, InOrder};
+pub use execute::{Complete, ExecuteOptions, KernelCopy, Observer, Written, execute};
 pub use folder::{execute_folder, replace_folder};
 pub use leftover::uninterrupted;
 pub use plan::{Content, Digests, FilePlan, Fill, Segment, WritePlan};

@@ -49,9 +49,10 @@ fn create<T>(target: &Path, make: impl Fn(&Path) -> io::Result<T>) -> Result<(Pa
 }
 
 impl Temporary {
-    /// Creates a new file. `replaced` is what stands at the target: its permissions are kept.
+    /// Creates a new file, of this path if one is given. `replaced` is what stands at the target: its permissions are kept.
     pub(super) fn file(
         target: &Path,
+        path: Option<PathBuf>,
         replaced: Option<&Metadata>,
         options: &ExecuteOptions<'_>,
     ) -> Result<(Self, File)> {
@@ -65,7 +66,15 @@ impl Temporary {
             let old = kept.map(|m| m.permissions().mode() & 0o777);
             open.mode(old.or(options.mode).unwrap_or(0o666));
         }
-        let (path, file) = create(target, |path| open.open(path))?;
+        let (path, file) = match path {
+            None => create(target, |path| open.open(path))?,
+            Some(path) => {
+                let file = uninterrupted(|| open.open(&path));
+                let file = file
+                    .map_err(|e| Error::io("creating a file in a temporary folder", e).with_path(target))?;
+                (path, file)
+            }
+        };
         let temporary = Self { path, target: target.to_owned(), placed: false };
         #[cfg(unix)]
         if let Some(old) = kept {
@@ -304,7 +313,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut options = ExecuteOptions::default();
         let make =
-            |n: &str| Temporary::file(&dir.path().join(n), None, &ExecuteOptions::default()).unwrap().0;
+            |n: &str| Temporary::file(&dir.path().join(n), None, None, &ExecuteOptions::default()).unwrap().0;
         let files = vec![make("a"), make("b"), make("c")];
         std::fs::write(dir.path().join("b"), "taken meanwhile").unwrap();
         let error = commit(files, dir.path(), &options).unwrap_err().to_string();
@@ -328,7 +337,7 @@ mod tests {
     fn what_cannot_be_undone_is_said() {
         let dir = tempfile::tempdir().unwrap();
         let make =
-            |n: &str| Temporary::file(&dir.path().join(n), None, &ExecuteOptions::default()).unwrap().0;
+            |n: &str| Temporary::file(&dir.path().join(n), None, None, &ExecuteOptions::default()).unwrap().0;
         let error = partly_placed(&[make("a"), make("b"), make("c")], 1, &Error::malformed("x")).to_string();
         assert!(error.contains(r#"; in place are "a""#), "{error}");
         assert!(error.contains(r#"not in place are "b", "c""#), "{error}");

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crc32fast::Hasher;
 
 use crate::error::{Error, Result};
-use crate::source::{ReadAt, Slice};
+use crate::source::{FileSpan, ReadAt, Slice};
 
 /// Bytes with a CRC-32 over all of them. Chunks may be read in any order by any thread: their checksums are
 /// combined, and when they cover everything the result is compared. So a conversion that reads each byte once
@@ -83,6 +83,10 @@ impl ReadAt for Checked {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.slice.read_at(offset, buf)?;
         if self.verified.load(Ordering::Acquire) { Ok(()) } else { self.note(offset, buf) }
+    }
+
+    fn place(&self, offset: u64, len: u64) -> Option<FileSpan<'_>> {
+        self.slice.place(offset, len)
     }
 
     fn finish(&self) -> Result<()> {

@@ -171,4 +171,11 @@ every_call_of! {
     folder false
     checkpoint false
     version false
+    manifest true
+    sign false
+    encrypt false
+    encrypt_folder true
+    decrypt true
+    decrypt_folder false
+    repair false
 }

@@ -9,6 +9,8 @@ use weighbridge_testkit::random::Random;
 use crate::{LARGE, SCENARIOS, Scenario, command, copy_folder, folder, leftovers};
 
 const SEED: u64 = 20_260_902;
+/// The saves that replace several files of a folder, one after another.
+const SETS: [&str; 2] = ["shards", "onnx"];
 /// Kills, over all scenarios; WEIGHBRIDGE_EVERY_FAULT multiplies them.
 const KILLS: usize = 500;
 
@@ -33,7 +35,13 @@ fn five_hundred_kills_tear_nothing() {
         count("old, with temporaries") >= kills / 50,
         "few kills came while something was written: {total:?}"
     );
+    assert!(count("files of both sets") <= kills / 50, "renames take longer than they should: {total:?}");
     assert!(count("new") > 0 && count("old") > 0, "all kills came at the same moment: {total:?}");
+}
+
+/// Whether each file of a state is that of one state or of another.
+fn each_is_of(state: &str, one: &str, other: &str) -> bool {
+    state.trim_matches(['{', '}']).split("), ").all(|file| one.contains(file) || other.contains(file))
 }
 
 fn kill(
@@ -81,6 +89,10 @@ fn kill(
             (_, true, true, true) => "new, and it had ended",
             (_, true, true, false) => "new",
             (_, true, false, _) => "new, with temporaries",
+            // So with a set of several files, of which each is whole.
+            _ if SETS.contains(&scenario.name) && each_is_of(&state, &old, &new) => "files of both sets",
+            // Two names take two renames, and whoever verifies is told that the two do not fit.
+            _ if state == crate::trust::BETWEEN => "a new file beside its old manifest",
             _ => panic!("{context}: neither the old nor the new: {state}\n{old}\n{new}"),
         };
         *places.entry(place).or_default() += 1;

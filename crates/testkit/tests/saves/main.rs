@@ -8,6 +8,7 @@
 mod faults;
 mod kills;
 mod rivals;
+mod trust;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher as _};
@@ -16,9 +17,9 @@ use std::process::Command;
 
 use weighbridge::checkpoint::{Checkpoint, CheckpointManager, State, list};
 use weighbridge::model::{Config, ModelLoader, ModelSaver};
-use weighbridge::trust::manifest::{Recorded, VerifyOptions, verify};
+use weighbridge::trust::manifest::{HashOptions, IN_PASS, Recorded, VerifyOptions, hash, verify};
 use weighbridge::versions::{AddOptions, VersionedModel};
-use weighbridge::write::{ExecuteOptions, KernelCopy, execute};
+use weighbridge::write::{ExecuteOptions, FileDigests, KernelCopy, execute};
 use weighbridge::{
     Archive, ConvertOptions, DType, Data, Error, MemoryArchive, Precision, ReadOptions, Registry, Result,
     Tensor, WriteOptions,
@@ -91,6 +92,38 @@ const SCENARIOS: &[Scenario] = &[
         save: add,
         state: versions,
     },
+    Scenario {
+        name: "manifest",
+        before: |f| recorded(f, 1),
+        save: |f| recorded(f, 2),
+        state: trust::recorded,
+    },
+    Scenario { name: "sign", before: trust::signed, save: trust::sign_again, state: trust::signature },
+    Scenario {
+        name: "encrypt",
+        before: |f| trust::encrypted(f, "m.safetensors", 1),
+        save: |f| trust::encrypt_again(f, "m.safetensors"),
+        state: trust::inside,
+    },
+    Scenario {
+        name: "encrypt_folder",
+        before: |f| trust::encrypted(f, "plain", 1),
+        save: |f| trust::encrypt_again(f, "plain"),
+        state: trust::inside,
+    },
+    Scenario {
+        name: "decrypt",
+        before: trust::file_to_decrypt,
+        save: |f| trust::decrypt_to(f, "m.safetensors"),
+        state: files,
+    },
+    Scenario {
+        name: "decrypt_folder",
+        before: |f| trust::encrypted(f, "plain", 1),
+        save: |f| trust::decrypt_to(f, "out"),
+        state: files,
+    },
+    Scenario { name: "repair", before: trust::damaged, save: trust::repaired, state: files },
 ];
 
 /// 16 MiB, which are killed and not traced: their system calls are those of a small file, many times.
@@ -131,6 +164,20 @@ fn save(folder: &Path, name: &str, seed: u64, shard: Option<u64>) -> Result<()> 
     let mut options = replacing();
     options.write.max_shard_size = shard;
     save_archive(&Registry::builtin(), &weights(seed), &folder.join(name), &options).map(drop)
+}
+
+/// A file with the manifest of it, both made in one pass.
+fn recorded(folder: &Path, seed: u64) -> Result<()> {
+    let complete = |staged: &Path, digests: &[FileDigests]| {
+        let mut options = HashOptions::default();
+        options.written = digests;
+        let manifest = hash(&staged.join("m.safetensors"), &options)?.into_manifest()?;
+        Ok(vec![("m.safetensors.weighbridge.json".to_owned(), manifest.to_text()?.into_bytes())])
+    };
+    let mut options = replacing();
+    options.complete = Some(&complete);
+    options.digests = Some(IN_PASS);
+    save_archive(&Registry::builtin(), &weights(seed), &folder.join("m.safetensors"), &options).map(drop)
 }
 
 fn onnx(folder: &Path, seed: u64) -> Result<()> {

@@ -77,7 +77,9 @@ fn one_of_several_makes_a_new_file() {
 /// Processes that run the same scenario in one folder.
 #[test]
 fn processes_write_one_target() {
-    for name in ["safetensors", "torch", "folder", "in_place", "shards", "checkpoint"] {
+    for name in
+        ["safetensors", "torch", "folder", "in_place", "shards", "checkpoint", "sign", "encrypt", "decrypt"]
+    {
         let scenario = scenario(name);
         for round in 0..8 {
             let dir = folder(false);

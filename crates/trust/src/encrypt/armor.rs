@@ -13,7 +13,7 @@ use super::reader::head_of;
 
 /// The mark before the text, and the one after it.
 pub(super) const BEGIN: &[u8] = b"-----BEGIN AGE ENCRYPTED FILE-----";
-const END: &[u8] = b"-----END AGE ENCRYPTED FILE-----";
+pub(super) const END: &[u8] = b"-----END AGE ENCRYPTED FILE-----";
 /// The characters of a line, and the bytes that they stand for.
 const COLUMNS: u64 = 64;
 const LINE: u64 = 48;

@@ -9,6 +9,9 @@ use age::{scrypt, ssh, x25519};
 use weighbridge_formats::{Error, Note, Result, Source};
 use zeroize::Zeroizing;
 
+use super::key::{Overhearing, Remembered};
+use super::payload::Payload;
+
 /// The longest file of keys that is read, in bytes.
 const KEY_BYTES: u64 = 1 << 20;
 /// The work factor of scrypt for passphrases, as a power of two: what the tool age takes. It needs 256 MiB.
@@ -153,15 +156,22 @@ impl Recipients {
         self.keys.is_empty()
     }
 
-    /// A file's key for all of them.
-    pub(super) fn encryptor(&self) -> Result<age::Encryptor> {
+    /// Makes a file's key for all of them: the header with the nonce behind it, and what seals the chunks.
+    pub(super) fn begin(&self) -> Result<(Vec<u8>, Payload)> {
         if self.keys.is_empty() {
             return Err(Error::invalid_options("nobody is named who may read the file")
                 .with_hint("give a recipient (`-r age1…`, `-R FILE`) or a passphrase"));
         }
-        let keys = self.keys.iter().map(|k| &**k as &dyn age::Recipient);
-        age::Encryptor::with_recipients(keys)
-            .map_err(|_| Error::invalid_options("a file cannot be encrypted to these keys together"))
+        let file_key = Remembered::default();
+        let keys: Vec<_> = self.keys.iter().map(|k| Overhearing::new(&**k, &file_key)).collect();
+        let encryptor = age::Encryptor::with_recipients(keys.iter().map(|k| k as &dyn age::Recipient))
+            .map_err(|_| Error::invalid_options("a file cannot be encrypted to these keys together"))?;
+        let mut head = Vec::new();
+        encryptor.wrap_output(&mut head).map_err(|e| Error::io("preparing the header", e))?;
+        let nonce = head.last_chunk().ok_or_else(|| Error::invalid_options("the header has no nonce"))?;
+        let payload = file_key.payload(nonce);
+        let payload = payload.ok_or_else(|| Error::invalid_options("the file has no key"))?;
+        Ok((head, payload))
     }
 }
 

@@ -6,7 +6,8 @@
 //!
 //! age's payload is cut in chunks of 64 KiB, each sealed under its number, and the last one under a mark. So a bit that
 //! was changed, and chunks that were moved or left out, are found before a byte of that chunk is used, and a file that
-//! was cut short is found when it is opened. The cryptography is the crate `age`'s; nothing of it is done here.
+//! was cut short is found when it is opened. Headers, keys and recipients are the crate `age`'s; the chunks are sealed and
+//! opened here, by as many threads as there are, with the cipher that age takes.
 //!
 //! What age promises is secrecy, and that a file is whole. It does not say who wrote it: whoever knows a public key can
 //! make a file for it. Signatures are for that, and what comes out of a container is no more trusted than any file.
@@ -15,6 +16,7 @@ mod armor;
 mod container;
 mod key;
 mod keys;
+mod payload;
 mod reader;
 mod run;
 mod seal;

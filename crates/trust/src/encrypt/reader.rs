@@ -1,39 +1,30 @@
 //! An encrypted file as bytes at any offset: only the chunks that are asked for are decrypted.
 
 use std::collections::VecDeque;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use age::stream::StreamReader;
-use weighbridge_formats::{Error, ReadAt, Result};
+use weighbridge_formats::{Error, ErrorKind, ReadAt, Result};
 
 use super::armor::Armored;
 use super::key::Remembered;
+use super::payload::{NONCE, Payload, chunks_of, len_of};
 use super::{CHUNK, HEADER_BYTES, HEADER_LINES, Identities, TAG, refused};
 
 /// How many chunks that were read in part are kept: what lies around headers and small tensors.
 const CACHED: usize = 8;
 
-/// The plaintext of an age file. Any thread may read it; each has a stream of its own, whose key was unwrapped once.
+/// The plaintext of an age file. Any thread may read it, and opens the chunks that it asks for.
 pub(super) struct Reader {
     source: Arc<dyn ReadAt>,
-    key: Remembered,
+    payload: Payload,
+    /// Where the first chunk begins.
+    begin: u64,
     len: u64,
-    idle: Mutex<Vec<Stream>>,
     cache: Mutex<VecDeque<(u64, Arc<[u8]>)>>,
     fetched: Arc<AtomicU64>,
 }
-
-/// One position in the payload.
-struct Stream {
-    reader: StreamReader<Input>,
-    /// The chunk that is read without a seek.
-    next: u64,
-}
-
-/// A small buffer serves the header; chunks are larger and pass it.
-type Input = BufReader<Cursor>;
 
 impl Reader {
     /// Opens a file: its header is checked, a key is found, and the last chunk is decrypted, so that a file that was
@@ -48,18 +39,16 @@ impl Reader {
             true => Arc::new(Armored::new(source)?),
             false => source,
         };
-        let mut reader = Self {
-            source,
-            key: Remembered::default(),
-            len: 0,
-            idle: Mutex::default(),
-            cache: Mutex::default(),
-            fetched,
-        };
-        let payload = reader.payload()?;
-        reader.len = plain_len(payload)?;
-        let stream = reader.stream(identities.borrow())?;
-        lock(&reader.idle).push(stream);
+        let (begin, sealed) = chunks(&*source)?;
+        let len = plain_len(sealed)?;
+        let payload = unlock(&source, begin, identities.borrow())?;
+        let reader = Self { source, payload, begin, len, cache: Mutex::default(), fetched };
+        let last = chunks_of(len) - 1;
+        let mut end = vec![0; len_of(last, len)];
+        reader.decrypt(last, &mut end).map_err(|e| match e.kind() {
+            ErrorKind::Mismatch => cut_short(),
+            _ => e,
+        })?;
         Ok(reader)
     }
 
@@ -68,86 +57,23 @@ impl Reader {
         self.fetched.load(Ordering::Relaxed)
     }
 
-    fn input(&self) -> Input {
-        BufReader::new(Cursor { source: self.source.clone(), at: 0 })
-    }
-
-    /// Bounds the header before it is parsed; returns the bytes of all sealed chunks.
-    fn payload(&self) -> Result<u64> {
-        let mut head = vec![0; self.source.len().min(HEADER_BYTES as u64) as usize];
-        self.source.read_at(0, &mut head)?;
-        let Some(mac) = head.windows(5).position(|w| w == b"\n--- ") else {
-            let what = if head.len() < HEADER_BYTES {
-                Error::malformed("the file ends within its header")
-                    .with_hint("it was cut short: fetch it again")
-            } else {
-                Error::limit(format!("the header of this age file is longer than {HEADER_BYTES} bytes"))
-            };
-            return Err(what);
-        };
-        if head.iter().take(mac).filter(|&&b| b == b'\n').count() > HEADER_LINES {
-            let what = format!("the header of this age file has more than {HEADER_LINES} lines");
-            return Err(Error::limit(what));
-        }
-        let Some(end) = head.iter().skip(mac + 1).position(|&b| b == b'\n') else {
-            return Err(Error::malformed("the file ends within its header"));
-        };
-        // The nonce of 16 bytes, then the chunks.
-        let begin = (mac + 1 + end + 1 + 16) as u64;
-        self.source.len().checked_sub(begin).ok_or_else(cut_short)
-    }
-
-    /// A stream at the first chunk, whose end is known to be authentic.
-    fn stream(&self, identities: &Identities) -> Result<Stream> {
-        let decryptor = age::Decryptor::new_buffered(self.input()).map_err(header_error)?;
-        let key = self.key.with(identities);
-        let mut reader =
-            decryptor.decrypt(std::iter::once(&key as &dyn age::Identity)).map_err(header_error)?;
-        let len = reader.seek(SeekFrom::End(0)).map_err(|e| {
-            if e.get_ref().is_some_and(|inner| inner.is::<Error>()) {
-                return unwrapped(e, "reading");
-            }
-            cut_short()
-        })?;
-        if len != self.len {
-            return Err(cut_short());
-        }
-        Ok(Stream { reader, next: u64::MAX })
-    }
-
-    /// A stream that can read a chunk; one that is there already if possible.
-    fn take(&self, chunk: u64) -> Result<Stream> {
-        let mut idle = lock(&self.idle);
-        let at = idle.iter().position(|s| s.next == chunk).or(idle.len().checked_sub(1));
-        let found = at.map(|i| idle.swap_remove(i));
-        drop(idle);
-        found.map_or_else(|| self.stream(&Identities::new()), Ok)
-    }
-
     /// Decrypts a chunk into a buffer of its length.
     fn decrypt(&self, chunk: u64, out: &mut [u8]) -> Result<()> {
-        let mut stream = self.take(chunk)?;
-        let changed = |e: io::Error| {
-            if e.kind() == io::ErrorKind::InvalidData || e.kind() == io::ErrorKind::UnexpectedEof {
-                let what = format!("chunk {chunk} of the encrypted file is not what was written");
-                return Error::mismatch(what)
-                    .at_offset(chunk * CHUNK)
-                    .with_hint("bytes were changed or moved; take another copy of the file");
-            }
-            unwrapped(e, "reading the encrypted file").at_offset(chunk * CHUNK)
-        };
-        if stream.next != chunk {
-            stream.restart(chunk).map_err(changed)?;
+        let at = self.begin + chunk * (CHUNK + TAG);
+        let mut tag = [0; TAG as usize];
+        self.source.read_at(at, out)?;
+        self.source.read_at(at + out.len() as u64, &mut tag)?;
+        if self.payload.open(chunk, chunk + 1 == chunks_of(self.len), out, &tag) {
+            return Ok(());
         }
-        stream.reader.read_exact(out).map_err(changed)?;
-        stream.next = chunk + 1;
-        // After an error a stream is not used again.
-        lock(&self.idle).push(stream);
-        Ok(())
+        let what = format!("chunk {chunk} of the encrypted file is not what was written");
+        Err(Error::mismatch(what)
+            .at_offset(chunk * CHUNK)
+            .with_hint("bytes were changed or moved; take another copy of the file"))
     }
 
     fn chunk_len(&self, chunk: u64) -> usize {
-        self.len.saturating_sub(chunk * CHUNK).min(CHUNK) as usize
+        len_of(chunk, self.len)
     }
 
     /// A chunk of which a part is wanted.
@@ -162,15 +88,6 @@ impl Reader {
         cache.push_front((chunk, bytes.clone()));
         cache.truncate(CACHED);
         Ok(bytes)
-    }
-}
-
-impl Stream {
-    /// Goes to the beginning of a chunk. Within the chunk that it is in a stream does not begin anew, and after the last
-    /// it is finished; so it goes past the chunk first.
-    fn restart(&mut self, chunk: u64) -> io::Result<()> {
-        self.reader.seek(SeekFrom::Start((chunk + 1) * CHUNK))?;
-        self.reader.seek(SeekFrom::Start(chunk * CHUNK)).map(|_| ())
     }
 }
 
@@ -200,6 +117,42 @@ impl ReadAt for Reader {
         }
         Ok(())
     }
+}
+
+/// Bounds the header before it is parsed; returns where the chunks begin, and the bytes of all of them.
+fn chunks(source: &dyn ReadAt) -> Result<(u64, u64)> {
+    let mut head = vec![0; source.len().min(HEADER_BYTES as u64) as usize];
+    source.read_at(0, &mut head)?;
+    let Some(mac) = head.windows(5).position(|w| w == b"\n--- ") else {
+        let what = if head.len() < HEADER_BYTES {
+            Error::malformed("the file ends within its header").with_hint("it was cut short: fetch it again")
+        } else {
+            Error::limit(format!("the header of this age file is longer than {HEADER_BYTES} bytes"))
+        };
+        return Err(what);
+    };
+    if head.iter().take(mac).filter(|&&b| b == b'\n').count() > HEADER_LINES {
+        let what = format!("the header of this age file has more than {HEADER_LINES} lines");
+        return Err(Error::limit(what));
+    }
+    let Some(end) = head.iter().skip(mac + 1).position(|&b| b == b'\n') else {
+        return Err(Error::malformed("the file ends within its header"));
+    };
+    let begin = (mac + 1 + end + 1 + NONCE) as u64;
+    let sealed = source.len().checked_sub(begin).ok_or_else(cut_short)?;
+    Ok((begin, sealed))
+}
+
+/// Checks the header and finds the key, both by the crate; the chunks begin at `begin`, behind their nonce.
+fn unlock(source: &Arc<dyn ReadAt>, begin: u64, identities: &Identities) -> Result<Payload> {
+    let input = BufReader::new(Cursor { source: source.clone(), at: 0 });
+    let decryptor = age::Decryptor::new_buffered(input).map_err(header_error)?;
+    let file_key = Remembered::default();
+    let key = file_key.with(identities);
+    decryptor.decrypt(std::iter::once(&key as &dyn age::Identity)).map_err(header_error)?;
+    let mut nonce = [0; NONCE];
+    source.read_at(begin.saturating_sub(NONCE as u64), &mut nonce)?;
+    file_key.payload(&nonce).ok_or_else(|| Error::invalid_options("no key opens this file"))
 }
 
 /// The bytes that are inside of sealed chunks.
@@ -279,17 +232,5 @@ impl Read for Cursor {
         self.source.read_at(self.at, buf).map_err(io::Error::other)?;
         self.at += count as u64;
         Ok(count)
-    }
-}
-
-impl Seek for Cursor {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let at = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::Current(by) => self.at.checked_add_signed(by),
-            SeekFrom::End(by) => self.source.len().checked_add_signed(by),
-        };
-        self.at = at.ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(self.at)
     }
 }

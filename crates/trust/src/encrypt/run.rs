@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use weighbridge_formats::source::{fold, is_plain_relative};
-use weighbridge_formats::write::{ExecuteOptions, FilePlan, WritePlan, Written, execute, execute_folder};
+use weighbridge_formats::write::{
+    ExecuteOptions, FilePlan, WritePlan, Written, execute, execute_folder, uninterrupted,
+};
 use weighbridge_formats::{Data, Error, ReadAt, Result, Source};
 
 use super::container::Encrypted;
 use super::seal::Sealed;
 use super::tar::{Entry, Packed};
 use super::{Identities, Recipients};
+use crate::look::is_folder;
 
 /// The most entries of a folder that is encrypted, and how deep.
 const ENTRIES: usize = 100_000;
@@ -62,12 +65,12 @@ pub fn encrypt(
     recipients: &Recipients,
     options: &EncryptOptions<'_>,
 ) -> Result<Written> {
-    let plain: Arc<dyn ReadAt> = if input.is_dir() {
+    let plain: Arc<dyn ReadAt> = if is_folder(input)? {
         Arc::new(Packed::new(entries(input)?)?)
     } else {
         Source::open(input)?.reader().clone()
     };
-    let sealed = Sealed::new(plain, recipients, options.armor)?;
+    let sealed = Sealed::new(plain, recipients, options.armor, options.execute.threads)?;
     let (folder, name) = place(output)?;
     let mut file = FilePlan::new(name);
     file.push_data(Data::lazy(sealed), "the encrypted file", false)?;
@@ -148,7 +151,7 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Entry>> {
     let mut todo = vec![(folder.to_owned(), root.to_owned(), 0)];
     while let Some((path, prefix, depth)) = todo.pop() {
         let fail = |e| Error::io("listing the folder", e).with_path(&path);
-        for entry in fs::read_dir(&path).map_err(fail)? {
+        for entry in uninterrupted(|| fs::read_dir(&path)).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             let path = entry.path();
             let Ok(name) = entry.file_name().into_string() else {

@@ -12,7 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use sha2::{Digest as _, Sha256};
 use weighbridge_formats::logical::{Digest, Joiner, Piece};
-use weighbridge_formats::write::Observer;
+use weighbridge_formats::write::{Digesting, InOrder, Observer};
 use weighbridge_formats::{Error, ErrorKind, Result, Source, on_workers, worker_count};
 
 pub use super::cache::Cache;
@@ -31,6 +31,22 @@ pub struct FileDigest {
     pub sha256: [u8; 32],
     /// Its BLAKE3.
     pub blake3: [u8; 32],
+}
+
+/// The digests that a manifest needs of files, made by the write engine in the pass that writes them
+/// ([`ExecuteOptions::digests`](weighbridge_formats::write::ExecuteOptions::digests)).
+pub const IN_PASS: Digesting = Digesting { in_order: || Box::new(InPass(Sha256::new())) };
+
+struct InPass(Sha256);
+
+impl InOrder for InPass {
+    fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    fn finish(self: Box<Self>) -> Digest {
+        self.0.finalize().into()
+    }
 }
 
 /// Choices for hashing files.

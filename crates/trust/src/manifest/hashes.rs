@@ -4,12 +4,16 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use weighbridge_formats::logical::{Digest, hash_tensors, model_hash, tensor_hash};
-use weighbridge_formats::write::Observer;
-use weighbridge_formats::{Access, Archive, Error, ErrorKind, Note, ReadAt, ReadOptions, Registry, Result};
+use weighbridge_formats::source::FileSpan;
+use weighbridge_formats::write::{FileDigests, Observer};
+use weighbridge_formats::{
+    Access, Archive, Data, Error, ErrorKind, Note, ReadAt, ReadOptions, Registry, Result,
+};
 
 use super::files::{Cache, DigestOptions, Job, Wanted, run};
 use super::listing;
 use super::record::{Covers, FileEntry, Manifest, ModelEntry, TensorEntry};
+use crate::look::is_folder;
 
 /// Choices for hashing a model.
 #[derive(Clone)]
@@ -31,6 +35,9 @@ pub struct HashOptions<'a> {
     pub blake3: bool,
     /// Whether the tensors' and the models' logical hashes are wanted. Default: yes.
     pub logical: bool,
+    /// What the write engine found of files that it wrote just now, by [`IN_PASS`](super::IN_PASS): they are not read again,
+    /// nor are their tensors where each is a data segment of its own. Names are paths below the folder.
+    pub written: &'a [FileDigests],
 }
 
 impl Default for HashOptions<'_> {
@@ -44,6 +51,7 @@ impl Default for HashOptions<'_> {
             sha256: true,
             blake3: true,
             logical: true,
+            written: &[],
         }
     }
 }
@@ -105,7 +113,7 @@ impl Hashes {
 /// # Errors
 /// What the system says, with the path; for a single file that is a broken model what its reader says; `Cancelled`.
 pub fn hash(path: &Path, options: &HashOptions<'_>) -> Result<Hashes> {
-    if path.is_dir() {
+    if is_folder(path)? {
         let files = listing::list(path)?;
         return Work::new(path, files, options)?.hash(Covers::Folder);
     }
@@ -153,6 +161,12 @@ pub(super) fn split(path: &Path) -> Result<(PathBuf, String)> {
     Ok((folder, name.to_owned()))
 }
 
+/// The digests of a file that was written just now, if it still has its length.
+fn written<'w>(options: &HashOptions<'w>, name: &str, path: &Path) -> Option<&'w FileDigests> {
+    let found = options.written.iter().find(|f| f.name == name)?;
+    std::fs::metadata(path).is_ok_and(|m| m.len() == found.size).then_some(found)
+}
+
 /// Whether an error says that this is a model, and a broken one.
 fn is_broken(error: &Error) -> bool {
     !matches!(error.kind(), ErrorKind::UnknownFormat | ErrorKind::Unsupported | ErrorKind::FormatDisabled)
@@ -183,6 +197,9 @@ type Part = ((u64, u64), Vec<(usize, usize)>);
 /// The parts of a file in their order.
 type Parts = BTreeMap<(u64, u64), Vec<(usize, usize)>>;
 
+/// A model, a tensor of it, and the digest of its bytes that was made when they were written.
+type Made = (usize, usize, Digest);
+
 impl<'w, 'o> Work<'w, 'o> {
     fn new(folder: &'w Path, files: BTreeMap<String, PathBuf>, options: &'w HashOptions<'o>) -> Result<Self> {
         let mut names = HashMap::with_capacity(files.len());
@@ -196,16 +213,24 @@ impl<'w, 'o> Work<'w, 'o> {
         let mut models = if self.options.logical { self.open_models(covers)? } else { Vec::new() };
         let wanted = Wanted { sha256: self.options.sha256, blake3: self.options.blake3 };
         let any = wanted.sha256 || wanted.blake3;
-        let mut parts = if any { self.parts(&models) } else { HashMap::new() };
+        let known = self.files.iter().filter_map(|(n, p)| Some((&**n, written(self.options, n, p)?)));
+        let known: HashMap<&str, &FileDigests> = known.collect();
+        let (mut parts, made) = if any { self.parts(&models, &known) } else { Default::default() };
+        for (m, t, digest) in &made {
+            let model = &mut models[*m];
+            model.hashes[*t] = Some(tensor_hash(&model.archive.tensors()[*t], digest));
+        }
         let paths: Vec<(String, PathBuf)> = self.files.iter().map(|(n, p)| (n.clone(), p.clone())).collect();
         let sizes = paths.iter().map(|(_, p)| std::fs::metadata(p).map_or(0, |m| m.len()));
         let sizes: Vec<u64> = sizes.collect();
         let covered: HashSet<(usize, usize)> =
             parts.values().flatten().flat_map(|(_, tensors)| tensors.iter().copied()).collect();
+        let made: HashSet<(usize, usize)> = made.into_iter().map(|(m, t, _)| (m, t)).collect();
         let rest = |models: &[Opened]| -> Vec<(usize, Vec<usize>)> {
             let left = |(m, model): (usize, &Opened)| {
                 let tensors = 0..model.archive.tensors().len();
-                (m, tensors.filter(|&t| !covered.contains(&(m, t))).collect())
+                let apart = |t: &usize| !covered.contains(&(m, *t)) && !made.contains(&(m, *t));
+                (m, tensors.filter(apart).collect())
             };
             models.iter().enumerate().map(left).collect()
         };
@@ -214,7 +239,8 @@ impl<'w, 'o> Work<'w, 'o> {
             let infos = models[*m].archive.tensors();
             tensors.iter().map(|&t| infos[t].bytes())
         });
-        let total = apart.chain(if any { sizes.clone() } else { Vec::new() }).fold(0u64, u64::saturating_add);
+        let unread = paths.iter().zip(&sizes).filter(|((n, _), _)| any && !known.contains_key(&**n));
+        let total = apart.chain(unread.map(|(_, size)| *size)).fold(0u64, u64::saturating_add);
         let quiet = self.options.observer.map(Quiet);
         let observer = quiet.as_ref().map(|q| q as &dyn Observer);
         if let Some(observer) = self.options.observer {
@@ -225,13 +251,26 @@ impl<'w, 'o> Work<'w, 'o> {
             let mut places = Vec::new();
             let mut jobs = Vec::new();
             for (name, path) in &paths {
+                if known.contains_key(&**name) {
+                    continue;
+                }
                 let found: Vec<Part> = parts.remove(name).unwrap_or_default();
                 jobs.push(Job::new(path, wanted).parts(found.iter().map(|p| p.0).collect()));
                 places.push(found);
             }
             let mut options = DigestOptions::default().threads(self.options.threads).observer(observer);
             options.cache = self.options.cache;
-            for ((done, (name, _)), found) in run(jobs, &options)?.into_iter().zip(&paths).zip(places) {
+            let mut done = run(jobs, &options)?.into_iter().zip(places);
+            for (name, _) in &paths {
+                if let Some(known) = known.get(&**name) {
+                    let (sha256, blake3) =
+                        (wanted.sha256.then_some(known.in_order), wanted.blake3.then_some(known.blake3));
+                    files.push(FileHashes { path: name.clone(), size: known.size, sha256, blake3 });
+                    continue;
+                }
+                let Some((done, found)) = done.next() else {
+                    return Err(Error::invalid_options("a file was not hashed"));
+                };
                 let done = done?;
                 for (digest, (_, tensors)) in done.parts.iter().zip(found) {
                     for (m, t) in tensors {
@@ -284,6 +323,8 @@ impl<'w, 'o> Work<'w, 'o> {
                     taken.extend(model.files.iter().cloned());
                     models.push(model);
                 }
+                // Who cannot read a model does not know that it is none.
+                Err(e) if e.kind() == ErrorKind::Io => return Err(e),
                 // A text is no model, and nobody expects one.
                 Err(e)
                     if e.kind() == ErrorKind::UnknownFormat
@@ -322,17 +363,36 @@ impl<'w, 'o> Work<'w, 'o> {
         Ok(Opened { path: name.to_owned(), files, archive, shards, hashes })
     }
 
-    /// The tensors that are plain parts of a file, by file, in their order, none over another.
-    fn parts(&self, models: &[Opened]) -> HashMap<String, Vec<Part>> {
+    /// The tensors that are plain parts of a file, by file, in their order, none over another; and the digests of those that
+    /// were made when their file was written.
+    fn parts(
+        &self,
+        models: &[Opened],
+        known: &HashMap<&str, &FileDigests>,
+    ) -> (HashMap<String, Vec<Part>>, Vec<Made>) {
         let names: HashMap<Identity, &String> = self
             .files
             .iter()
             .filter_map(|(name, path)| Some((identity(&std::fs::metadata(path).ok()?)?, name)))
             .collect();
         let mut found: HashMap<&String, Parts> = HashMap::new();
+        let mut made = Vec::new();
         for (m, model) in models.iter().enumerate() {
+            if !known.is_empty() {
+                for (t, (offset, len, id)) in places(&*model.archive) {
+                    let Some(file) = names.get(&id).and_then(|name| known.get(name.as_str())) else {
+                        continue;
+                    };
+                    let at = file.data.binary_search_by_key(&offset, |(offset, ..)| *offset);
+                    if let Some((_, size, digest)) = at.ok().and_then(|at| file.data.get(at))
+                        && *size == len
+                    {
+                        made.push((m, t, *digest));
+                    }
+                }
+            }
             for (t, (offset, len, id)) in spans(&*model.archive) {
-                if let Some(name) = names.get(&id) {
+                if let Some(name) = names.get(&id).filter(|name| !known.contains_key(name.as_str())) {
                     found.entry(name).or_default().entry((offset, len)).or_default().push((m, t));
                 }
             }
@@ -346,7 +406,7 @@ impl<'w, 'o> Work<'w, 'o> {
             });
             (name.clone(), free.collect())
         };
-        found.into_iter().map(apart).collect()
+        (found.into_iter().map(apart).collect(), made)
     }
 }
 
@@ -366,13 +426,25 @@ pub(super) fn identity(_: &std::fs::Metadata) -> Option<Identity> {
 
 /// The tensors of an archive that are plain parts of a file: the tensor's number, offset, length and file.
 pub(super) fn spans(archive: &dyn Archive) -> Vec<(usize, (u64, u64, Identity))> {
+    located(archive, |data, len| data.span(0, len))
+}
+
+/// As [`spans`], with those that have a checksum too.
+fn places(archive: &dyn Archive) -> Vec<(usize, (u64, u64, Identity))> {
+    located(archive, |data, len| data.place(0, len))
+}
+
+fn located(
+    archive: &dyn Archive,
+    place: impl for<'d> Fn(&'d Data<'_>, u64) -> Option<FileSpan<'d>>,
+) -> Vec<(usize, (u64, u64, Identity))> {
     let one = |t: usize| {
         let data = archive.data(t).ok()?;
         let len = data.len();
         if len == 0 || data.access() == Access::Sequential {
             return None;
         }
-        let span = data.span(0, len).filter(|s| s.len == len)?;
+        let span = place(&data, len).filter(|s| s.len == len)?;
         Some((t, (span.offset, len, identity(&span.file.metadata().ok()?)?)))
     };
     (0..archive.tensors().len()).filter_map(one).collect()

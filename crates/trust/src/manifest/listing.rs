@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use weighbridge_formats::write::uninterrupted;
 use weighbridge_formats::{Error, Result};
 
 use super::record::{NAME, SUFFIX, check_path};
@@ -37,7 +38,7 @@ pub(super) fn list(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     while let Some((prefix, depth)) = todo.pop() {
         let folder = root.join(&prefix);
         let fail = |e| Error::io("listing the folder", e).with_path(&folder);
-        for entry in fs::read_dir(&folder).map_err(fail)? {
+        for entry in uninterrupted(|| fs::read_dir(&folder)).map_err(fail)? {
             let entry = entry.map_err(fail)?;
             seen += 1;
             if seen > ENTRIES {

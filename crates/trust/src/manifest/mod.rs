@@ -15,7 +15,7 @@ mod text;
 mod verify;
 
 pub use checked::Checked;
-pub use files::{Cache, DigestOptions, FileDigest, digest_files};
+pub use files::{Cache, DigestOptions, FileDigest, IN_PASS, digest_files};
 pub use hashes::{FileHashes, HashOptions, Hashes, hash, hash_files};
 pub use record::{
     Covers, FileEntry, LONGEST, Manifest, ModelEntry, NAME, Provenance, SUFFIX, TensorEntry, manifest_path,

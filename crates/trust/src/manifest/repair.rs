@@ -7,14 +7,15 @@
 use std::path::{Path, PathBuf};
 
 use weighbridge_formats::logical::tensor_hash;
-use weighbridge_formats::write::{ExecuteOptions, FilePlan, Observer, WritePlan, execute};
+use weighbridge_formats::write::{ExecuteOptions, FileDigests, FilePlan, Observer, WritePlan, execute};
 use weighbridge_formats::{Data, Error, Result, Source};
 
-use super::files::{DigestOptions, Job, Wanted, run};
+use super::files::{DigestOptions, IN_PASS, Job, Wanted, run};
 use super::hashes::{identity, spans};
 use super::listing;
 use super::record::{FileEntry, Manifest, check_path};
 use super::verify::{Change, Recorded, Verification, VerifyOptions};
+use crate::look::{is_folder, is_there};
 
 /// Files up to this size are taken whole: reading them costs no more than looking for what is good in them.
 const SMALL: u64 = 256 << 10;
@@ -71,15 +72,26 @@ pub fn repair(
                 out.repaired.push(RepairedFile { path: entry.path.clone(), size: entry.size, taken });
             }
             Err(e) if e.kind() == weighbridge_formats::ErrorKind::Cancelled => return Err(e),
-            Err(e) => out.failed.push((entry.path.clone(), e.to_string())),
+            Err(e) => out.failed.push((entry.path.clone(), reason(&e))),
         }
     }
     Ok(out)
 }
 
+/// An error with what the system said.
+fn reason(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        text.push_str(&format!(": {inner}"));
+        cause = inner.source();
+    }
+    text
+}
+
 /// The good copy of a file.
 fn copy_of(entry: &FileEntry, from: &Path, only: bool) -> Result<PathBuf> {
-    if from.is_dir() {
+    if is_folder(from)? {
         return listing::inside(&listing::real(from)?, &from.join(&entry.path));
     }
     let name = entry.path.rsplit('/').next();
@@ -128,12 +140,11 @@ fn one(
         at = offset + len;
     }
     taken += take(&mut plan, at, entry.size)?;
-    let check = |_: &str, written: &Path| {
-        let job = Job::new(written, Wanted::BOTH);
-        let done = run(vec![job], &DigestOptions::default().threads(options.threads))?.pop();
-        let done = done.ok_or_else(|| Error::invalid_options("the file was not hashed"))??;
-        if (done.size, done.sha256, done.blake3) == (entry.size, Some(entry.sha256), Some(entry.blake3)) {
-            return Ok(());
+    let check = |_: &Path, written: &[FileDigests]| {
+        let is_recorded =
+            |d: &FileDigests| (d.size, d.in_order, d.blake3) == (entry.size, entry.sha256, entry.blake3);
+        if matches!(written, [one] if is_recorded(one)) {
+            return Ok(Vec::new());
         }
         let what = "with what the copy has, the file would not be as recorded";
         Err(Error::mismatch(what).with_path(copy).with_hint("name a copy that is as recorded"))
@@ -142,7 +153,8 @@ fn one(
     execution.overwrite = true;
     execution.threads = options.threads;
     execution.observer = options.observer;
-    execution.check = Some(&check);
+    execution.digests = Some(IN_PASS);
+    execution.complete = Some(&check);
     execute(WritePlan { files: vec![plan], notes: Vec::new() }, parent, &execution)?;
     Ok(taken)
 }
@@ -151,7 +163,7 @@ fn one(
 fn place(folder: &Path, root: &Path, path: &str) -> Result<PathBuf> {
     check_path(path)?;
     let target = folder.join(path);
-    if std::fs::symlink_metadata(&target).is_ok() {
+    if is_there(&target)? {
         return listing::inside(root, &target);
     }
     let mut at = folder.to_owned();

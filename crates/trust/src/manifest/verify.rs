@@ -11,6 +11,7 @@ use super::files::{DigestOptions, Job, Wanted, run};
 use super::hashes::{Quiet, split};
 use super::listing;
 use super::record::{Covers, FileEntry, Manifest, ModelEntry, NAME, SUFFIX, TensorEntry};
+use crate::look::{is_folder, is_there};
 
 /// Choices for verifying.
 #[derive(Clone)]
@@ -65,9 +66,9 @@ impl Recorded {
     /// # Errors
     /// `NotFound` if there is none, or it does not have the file; as [`Manifest::read`].
     pub fn find(path: &Path, manifest: Option<&Path>) -> Result<Self> {
-        if path.is_dir() {
+        if is_folder(path)? {
             let file = manifest.map_or_else(|| path.join(NAME), Path::to_owned);
-            if manifest.is_none() && std::fs::symlink_metadata(&file).is_err() {
+            if manifest.is_none() && !is_there(&file)? {
                 return Err(no_manifest(path));
             }
             let manifest = Manifest::read(&file)?;
@@ -78,12 +79,11 @@ impl Recorded {
             return Ok(Self { manifest: Manifest::read(path)?, path: path.to_owned(), folder, only: None });
         }
         let own = folder.join(format!("{name}{SUFFIX}"));
-        let there = |p: &Path| std::fs::symlink_metadata(p).is_ok();
         let file = match manifest {
             Some(chosen) => chosen.to_owned(),
-            None if there(&own) => own,
-            None if there(&folder.join(NAME)) => folder.join(NAME),
-            None if !there(path) => {
+            None if is_there(&own)? => own,
+            None if is_there(&folder.join(NAME))? => folder.join(NAME),
+            None if !is_there(path)? => {
                 return Err(Error::not_found("there is no such file or folder").with_path(path));
             }
             None => return Err(no_manifest(path)),

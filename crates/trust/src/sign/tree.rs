@@ -3,6 +3,7 @@
 use std::fs::Metadata;
 use std::path::{Path, PathBuf};
 
+use weighbridge_formats::write::uninterrupted;
 use weighbridge_formats::{Error, Result};
 
 use super::statement::SINGLE;
@@ -103,7 +104,7 @@ impl Tree {
         while let Some((prefix, depth)) = waiting.pop() {
             let folder = if prefix.is_empty() { root.to_owned() } else { root.join(&prefix) };
             let fail = |e| Error::io("listing the folder", e).with_path(&folder);
-            for entry in std::fs::read_dir(&folder).map_err(fail)? {
+            for entry in uninterrupted(|| std::fs::read_dir(&folder)).map_err(fail)? {
                 let entry = entry.map_err(fail)?;
                 seen += 1;
                 if seen > ENTRIES {

@@ -1,11 +1,19 @@
 //! The manifest of what `convert` writes, and what it says of where that came from.
 
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::thread::ScopedJoinHandle;
 
-use weighbridge::trust::manifest::{HashOptions, NAME, Provenance, hash, hash_files, manifest_path};
-use weighbridge::{Error, Observer, Result};
+use weighbridge::trust::manifest::{
+    HashOptions, IN_PASS, NAME, Provenance, SUFFIX, hash, hash_files, manifest_path,
+};
+use weighbridge::write::FileDigests;
+use weighbridge::{ConvertOptions, Error, Observer, Result};
 
 use super::{Args, ExternalData, Overflow, Values};
+use crate::progress::Progress;
 
 /// The name of the source and the options that were given; with `--manifest` also the hashes of the source.
 pub(crate) fn provenance(args: &Args, observer: &dyn Observer) -> Result<Provenance> {
@@ -82,26 +90,88 @@ pub(crate) fn check_free(args: &Args) -> Result<()> {
     }
 }
 
-/// Writes the manifest of what was written, read back from where it is: in a folder that was the target
-/// `weighbridge.json`, else a file beside the target. `files` are those that were written; none for all of a folder.
-pub(crate) fn write(
+/// Converts, and puts the manifest in place with what is written: in a folder that is the target `weighbridge.json`, else a
+/// file beside the target. Its hashes are made in the pass that writes, and those of the source beside it.
+pub(crate) fn convert(
     args: &Args,
-    files: &[PathBuf],
+    options: &ConvertOptions<'_>,
+    progress: &Progress,
+) -> Result<weighbridge::ConvertReport> {
+    let watch = Watch { observer: progress, stop: AtomicBool::new(false) };
+    std::thread::scope(|scope| {
+        let work = || provenance(args, &watch);
+        // A system that gives no more threads gives a slower conversion.
+        let source = match std::thread::Builder::new().name("provenance".into()).spawn_scoped(scope, work) {
+            Ok(running) => Mutex::new(Some(Source::Running(running))),
+            Err(_) => Mutex::new(Some(Source::Known(work()?))),
+        };
+        let complete = |staged: &Path, digests: &[FileDigests]| {
+            let source = source.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let provenance = match source {
+                Some(Source::Running(running)) => running.join().unwrap_or_else(|p| resume_unwind(p))?,
+                Some(Source::Known(provenance)) => provenance,
+                None => return Err(Error::invalid_options("the source was hashed for another write")),
+            };
+            let (name, text) = of(args, staged, digests, provenance, &watch)?;
+            Ok(vec![(name, text.into_bytes())])
+        };
+        let mut options = options.clone();
+        options.complete = Some(&complete);
+        options.digests = Some(IN_PASS);
+        weighbridge::convert_with(&args.src, &args.dst, &options)
+            .inspect_err(|_| watch.stop.store(true, Ordering::Relaxed))
+    })
+}
+
+/// What the source is: its hashes while they are made, or after.
+enum Source<'s> {
+    Running(ScopedJoinHandle<'s, Result<Provenance>>),
+    Known(Provenance),
+}
+
+/// Hands on that somebody cancels, and ends when the conversion has failed. Progress is the writer's.
+struct Watch<'a> {
+    observer: &'a dyn Observer,
+    stop: AtomicBool,
+}
+
+impl Observer for Watch<'_> {
+    fn cancelled(&self) -> bool {
+        self.stop.load(Ordering::Relaxed) || self.observer.cancelled()
+    }
+}
+
+/// The name and the text of the manifest of files in a folder that is to be the target's.
+fn of(
+    args: &Args,
+    staged: &Path,
+    digests: &[FileDigests],
     provenance: Provenance,
     observer: &dyn Observer,
-) -> Result<PathBuf> {
+) -> Result<(String, String)> {
     let mut options = HashOptions::default();
     options.threads = args.threads.map(usize::from);
     options.observer = Some(observer);
-    let (hashes, path) = if args.dst.is_dir() && !files.is_empty() {
-        let names = files.iter().filter_map(|f| f.strip_prefix(&args.dst).ok()?.to_str());
-        let names: Vec<String> = names.map(str::to_owned).collect();
-        (hash_files(&args.dst, &names, &options)?, args.dst.join(NAME))
+    options.written = digests;
+    let names: Vec<String> = digests.iter().map(|d| d.name.clone()).collect();
+    let (hashes, name) = if args.dst.is_dir() {
+        (hash_files(staged, &names, &options)?, NAME.to_owned())
     } else {
-        let index = files.iter().find(|f| f.to_string_lossy().ends_with(".index.json"));
-        let main = index.unwrap_or(&args.dst);
-        (hash(main, &options)?, manifest_path(main))
+        let index = names.iter().find(|name| name.ends_with(".index.json"));
+        let target = args.dst.file_name().and_then(|name| name.to_str());
+        let main = index.map(|name| &**name).or(target).unwrap_or_default();
+        (hash(&staged.join(main), &options)?, format!("{main}{SUFFIX}"))
     };
+    Ok((name, hashes.into_manifest()?.with_provenance(Some(provenance)).to_text()?))
+}
+
+/// Writes the manifest of all of a folder that was written, which is read for it.
+pub(crate) fn write(args: &Args, provenance: Provenance, observer: &dyn Observer) -> Result<PathBuf> {
+    let mut options = HashOptions::default();
+    options.threads = args.threads.map(usize::from);
+    options.observer = Some(observer);
+    let path = manifest_path(&args.dst);
+    let hashes = hash(&args.dst, &options)?;
     hashes.into_manifest()?.with_provenance(Some(provenance)).write(&path, args.force)?;
     Ok(path)
 }

@@ -10,6 +10,7 @@ use weighbridge::{DType, Result};
 
 use super::convert::{Overflow, parse_pair};
 use crate::exit::Exit;
+use crate::writing::Writing;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -32,8 +33,8 @@ enum Target {
 impl Args {
     pub(crate) fn json(&self) -> bool {
         match &self.target {
-            Target::Onnx(args) => args.common.json,
-            Target::Torchscript(args) => args.common.json,
+            Target::Onnx(args) => args.common.writing.json,
+            Target::Torchscript(args) => args.common.writing.json,
         }
     }
 }
@@ -61,21 +62,8 @@ struct Common {
     /// Add an entry to the metadata
     #[arg(long, value_name = "KEY=VALUE", value_parser = parse_pair)]
     metadata: Vec<(String, String)>,
-    /// Do not wait until the files are on the disk
-    #[arg(long)]
-    no_fsync: bool,
-    /// Threads that copy and cast
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
-    threads: Option<u16>,
-    /// Replace files that exist
-    #[arg(long)]
-    force: bool,
-    /// Print errors, warnings and losses only
-    #[arg(long)]
-    quiet: bool,
-    /// Print the report as one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    writing: Writing,
 }
 
 fn parse_dtype(text: &str) -> std::result::Result<DType, String> {

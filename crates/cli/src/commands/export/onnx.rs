@@ -16,7 +16,6 @@ use crate::commands::check::{report_json, report_text};
 use crate::commands::convert::{cast_json, grave, kept_json, push_casts, push_written, stats_json};
 use crate::exit::Exit;
 use crate::output;
-use crate::progress::Progress;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -121,7 +120,7 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
         // Without the runtime nothing could be checked, which is better known before gigabytes are written.
         weighbridge::runtime::load(None)?;
     }
-    let progress = Progress::new(args.common.quiet || args.common.json);
+    let progress = args.common.writing.progress();
     let model = ModelLoader::new(&args.common.model).load()?;
     let export = weighbridge::export::export(&model, &args.options()?).map_err(|e| match e.path() {
         Some(_) => e,
@@ -134,9 +133,7 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
         External::Never => Some(false),
     };
     let mut how = ExecuteOptions::default();
-    how.fsync = !args.common.no_fsync;
-    how.threads = args.common.threads.map(usize::from);
-    how.overwrite = args.common.force;
+    args.common.writing.apply(&mut how);
     how.observer = Some(&progress);
     let written = export.write(&args.out, write, &how)?;
     drop(progress);
@@ -149,9 +146,9 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
     };
     let exit = if checks.as_ref().is_none_or(|c| c.own.passed()) { Exit::Success } else { Exit::Different };
     let report = Report { export: &export, files, bytes: written.bytes, seconds, checks };
-    if args.common.json {
+    if args.common.writing.json {
         output::emit(format!("{}\n", report.json()).as_bytes())?;
-    } else if args.common.quiet {
+    } else if args.common.writing.quiet {
         let mut out = String::new();
         output::push_notes(&mut out, &grave(&export.notes));
         if exit != Exit::Success {

@@ -43,7 +43,6 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
 
     use crate::commands::convert::grave;
     use crate::output::{self, one_line};
-    use crate::progress::Progress;
 
     let (start, common) = (Instant::now(), &args.common);
     let mut options = TorchScriptOptions::default();
@@ -53,16 +52,14 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
     options.f32_io = common.f32_io;
     options.on_overflow = common.overflow.into();
     options.metadata.clone_from(&common.metadata);
-    options.execute.fsync = !common.no_fsync;
-    options.execute.threads = common.threads.map(usize::from);
-    options.execute.overwrite = common.force;
+    common.writing.apply(&mut options.execute);
     // The bar clears itself when the write is over, and the process ends soon after.
-    options.execute.observer = Some(Box::leak(Box::new(Progress::new(common.quiet || common.json))));
+    options.execute.observer = Some(Box::leak(Box::new(common.writing.progress())));
     let model = ModelLoader::new(&common.model).load()?;
     let report = export(&model, &options, &args.out)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut out = String::new();
-    if common.json {
+    if common.writing.json {
         let json = serde_json::json!({
             "task": report.task.as_str(),
             "inputs": report.inputs,
@@ -74,7 +71,7 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
             "seconds": seconds,
         });
         output::emit(format!("{json}\n").as_bytes())?;
-    } else if common.quiet {
+    } else if common.writing.quiet {
         output::push_notes(&mut out, &grave(&report.notes));
         eprint!("{out}");
     } else {
