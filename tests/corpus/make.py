@@ -18,9 +18,11 @@ def main(folder, *halves):
         import containers
         import folders
         import formats
+        import gadgets
+        import services
         import pickles
 
-        for part in (pickles, containers, formats, folders):
+        for part in (pickles, gadgets, containers, formats, services, folders):
             part.build(corpus)
     if not halves or "benign" in halves:
         import benign

@@ -44,7 +44,7 @@ pub(crate) struct Args {
     /// Fail from this severity on; what is below is reported only
     #[arg(long, value_name = "SEVERITY", value_enum)]
     fail_at: Option<Level>,
-    /// Write the tensors of the file, and nothing else of it, to a safetensors file
+    /// Write the tensors of the file or folder, and nothing else of it, to a safetensors file
     #[arg(long, value_name = "OUT")]
     rescue: Option<PathBuf>,
     /// Let --rescue and --sarif replace files that exist
@@ -97,9 +97,9 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     if let Some(level) = args.fail_at {
         policy = policy.failing_at(level.into());
     }
-    if args.rescue.is_some() && (args.paths.len() != 1 || args.paths[0].is_dir()) {
-        return Err(Error::invalid_options("--rescue takes one file")
-            .with_hint("scan the others first, then rescue what matters file by file"));
+    if args.rescue.is_some() && args.paths.len() != 1 {
+        return Err(Error::invalid_options("--rescue takes one file or folder")
+            .with_hint("scan the others first, then rescue what matters one by one"));
     }
     let progress = Progress::new(args.quiet || args.json);
     let mut options = ScanOptions::default();
@@ -155,10 +155,13 @@ fn rescued_json(rescued: &Rescued) -> serde_json::Value {
             .map(|(path, bytes)| serde_json::json!({ "path": path.to_string_lossy(), "bytes": bytes }))
             .collect::<serde_json::Value>(),
         "parts": rescued.parts,
-        "lost": rescued.lost.iter()
-            .map(|(name, why)| serde_json::json!({ "name": name, "why": why }))
-            .collect::<serde_json::Value>(),
+        "doubts": listed(&rescued.doubts),
+        "lost": listed(&rescued.lost),
     })
+}
+
+fn listed(said: &[(String, String)]) -> serde_json::Value {
+    said.iter().map(|(name, why)| serde_json::json!({ "name": name, "why": why })).collect()
 }
 
 fn push_rescued(out: &mut String, rescued: &Rescued) {
@@ -172,6 +175,9 @@ fn push_rescued(out: &mut String, rescued: &Rescued) {
             one_line(&path),
             size(*bytes)
         );
+    }
+    for (name, why) in &rescued.doubts {
+        let _ = writeln!(out, "doubtful {}: {}", one_line(name), one_line(why));
     }
     for (name, why) in &rescued.lost {
         let _ = writeln!(out, "lost    {}: {}", one_line(name), one_line(why));

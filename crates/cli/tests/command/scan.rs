@@ -186,5 +186,9 @@ fn the_tensors_of_a_dangerous_file_are_rescued_without_it() {
     run(&["inspect", &out]).expect(0);
     run(&["scan", &out]).expect(0);
     run(&["scan", &file, "--rescue", &out]).expect(3);
+    // A folder gives the tensors of all its files, which are told apart where they differ.
+    let all = folder.path("all.safetensors");
+    let found = run(&["scan", &folder.path(""), "--rescue", &all, "--json"]).expect(1).json();
+    assert_eq!(found["rescued"]["tensors"], 1, "{found}");
     fits(&found, &schema(), &schema(), "report");
 }

@@ -9,6 +9,7 @@ mod memo;
 mod nest;
 mod objects;
 mod recent;
+mod rest;
 mod stack;
 
 use std::cell::Cell;
@@ -50,6 +51,8 @@ pub(super) struct Machine<'a> {
     starved: Cell<bool>,
     /// How many bytes it needs in all, where that is known.
     needs: Cell<u64>,
+    /// Whether frames are passed over, whatever they say.
+    frameless: bool,
     /// The classes at whose BUILD the machine stops, for its caller to take what stands raw behind it.
     stop_at: Option<fn(&Global) -> bool>,
     /// The pickle in which this one is nested, and how many values there were when it began.
@@ -104,6 +107,7 @@ impl<'a> Machine<'a> {
             cut: bytes.len() > most,
             starved: Cell::new(false),
             needs: Cell::new(0),
+            frameless: false,
             stop_at: None,
             outer: None,
             inner_from: 0,

@@ -28,7 +28,7 @@ pub use self::serde::{from_slice, from_values, to_values, to_vec};
 pub use encode::{EncodeOptions, NoTensors, TensorEncoder, encode, encode_with_payloads, is_harmless};
 pub use encoder::{Encoded, Encoder, Payload};
 #[cfg(feature = "joblib")]
-pub(crate) use pieces::{Behind, decode_pieces};
+pub(crate) use pieces::{Behind, decode_pieces, decode_pieces_leniently};
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -88,4 +88,28 @@ pub(crate) fn decode_in_place(
         machine::Stop::End => machine.stop().map(Some),
         machine::Stop::Built(_) => Ok(None),
     }
+}
+
+/// As [`decode_in_place`], and where the pickle cannot be followed to its end what it had built until then, with the
+/// error. Frames are passed over.
+pub(crate) fn decode_leniently(
+    bytes: &[u8],
+    limits: &Limits,
+    least: usize,
+    stop_at: Option<fn(&Global) -> bool>,
+) -> Result<Option<(Decoded, Spans, Option<crate::Error>)>> {
+    let mut machine = machine::Machine::new(bytes, limits, least).without_frames();
+    if let Some(stop_at) = stop_at {
+        machine = machine.stopping_at(stop_at);
+    }
+    let fault = match machine.proceed() {
+        Ok(machine::Stop::End) => None,
+        Ok(machine::Stop::Built(_)) => return Ok(None),
+        Err(error) => Some(error),
+    };
+    let (decoded, spans) = match fault {
+        None => machine.stop()?,
+        Some(_) => machine.rest()?,
+    };
+    Ok(Some((decoded, spans, fault)))
 }

@@ -39,9 +39,34 @@ pub(crate) fn decode_pieces(
     stop_at: fn(&Global) -> bool,
     behind: &mut dyn FnMut(&mut Values, ValueId, u64) -> Result<Behind>,
 ) -> Result<Decoded> {
+    let (decoded, fault) = pieces(stream, limits, Machine::in_pieces(limits, stop_at), behind, false)?;
+    fault.map_or(Ok(decoded), Err)
+}
+
+/// As [`decode_pieces`], and where the stream cannot be followed to its end what was built until then, with the error.
+///
+/// # Errors
+/// What the stream's reader says, and `LimitExceeded` where what was built is too much.
+pub(crate) fn decode_pieces_leniently(
+    stream: &dyn ReadAt,
+    limits: &Limits,
+    stop_at: fn(&Global) -> bool,
+    behind: &mut dyn FnMut(&mut Values, ValueId, u64) -> Result<Behind>,
+) -> Result<(Decoded, Option<Error>)> {
+    let machine = Machine::in_pieces(limits, stop_at).without_frames();
+    pieces(stream, limits, machine, behind, true)
+}
+
+/// Decodes a stream; with `keep`, an error comes beside what was built before it.
+fn pieces<'a>(
+    stream: &dyn ReadAt,
+    limits: &Limits,
+    mut idle: Machine<'a>,
+    behind: &mut dyn FnMut(&mut Values, ValueId, u64) -> Result<Behind>,
+    keep: bool,
+) -> Result<(Decoded, Option<Error>)> {
     let end = stream.len();
     let (mut at, mut passed, mut window) = (0u64, 0u64, FIRST);
-    let mut idle = Machine::in_pieces(limits, stop_at);
     loop {
         // What may be taken in all, less what was; an opcode that needs more has met the limit.
         let allowed = limits.header_bytes.saturating_sub(at - passed);
@@ -50,25 +75,36 @@ pub(crate) fn decode_pieces(
         stream.read_at(at, &mut bytes)?;
         let (from, to) = (at, at + size);
         let mut machine = idle.resume(&bytes, at);
+        // An error ends it, with what there is or without.
+        macro_rules! checked {
+            ($result:expr) => {
+                match $result {
+                    Ok(value) => value,
+                    Err(error) if keep => return Ok((machine.rest()?.0, Some(error))),
+                    Err(error) => return Err(error),
+                }
+            };
+        }
         loop {
             match machine.proceed() {
                 Ok(Stop::End) if machine.is_nested() => {
-                    out_of_frame(&machine)?;
-                    machine.unnest()?;
+                    checked!(out_of_frame(&machine));
+                    checked!(machine.unnest());
                 }
-                Ok(Stop::End) => return Ok(machine.stop()?.0),
+                Ok(Stop::End) => return Ok((machine.stop()?.0, None)),
                 Ok(Stop::Built(object)) => {
                     let here = machine.offset();
-                    match behind(machine.values_mut(), object, here).map_err(|e| e.at_offset(here))? {
+                    let found = behind(machine.values_mut(), object, here).map_err(|e| e.at_offset(here));
+                    match checked!(found) {
                         Behind::Nothing => {}
                         Behind::Pickle => {
-                            out_of_frame(&machine)?;
-                            machine.nest()?;
+                            checked!(out_of_frame(&machine));
+                            checked!(machine.nest());
                         }
                         Behind::Raw(length) => {
-                            out_of_frame(&machine)?;
+                            checked!(out_of_frame(&machine));
                             let next = here.checked_add(length).filter(|next| *next <= end);
-                            at = next.ok_or_else(|| past_end(here, length, end))?;
+                            at = checked!(next.ok_or_else(|| past_end(here, length, end)));
                             passed += length;
                             match usize::try_from(at - from).ok().and_then(|n| bytes.get(n..)) {
                                 Some(rest) if !rest.is_empty() => machine = machine.resume(rest, at),
@@ -84,19 +120,19 @@ pub(crate) fn decode_pieces(
                     at = machine.opcode_offset();
                     let (needs, idle_here) = (machine.needs(), at == from);
                     if to == end || needs > end - at {
-                        return Err(error);
+                        checked!(Err(error));
                     }
                     if needs > limits.header_bytes.saturating_sub(at - passed)
                         || (idle_here && size == allowed)
                     {
-                        return Err(too_large(limits, at));
+                        checked!(Err(too_large(limits, at)));
                     }
                     // Progress makes a window twice as large up to a bound; an opcode may need one past it.
                     let twice = window.saturating_mul(2);
                     window = needs.max(if idle_here { twice } else { twice.min(LARGEST) });
                     break;
                 }
-                Err(error) => return Err(error),
+                Err(error) => checked!(Err(error)),
             }
         }
         idle = machine.resume(&[], at);

@@ -237,6 +237,15 @@ static UNREAD: &[(&[u8], &str)] = &[
     (b"\x1f\x9d", "a compress stream"),
     (b"\x1f\xa0", "a compress stream"),
     (b"ARC1", "an archive"),
+    (b"X\n\0\0\0\x02", "an object of R, whose promises run when it is read"),
+    (b"X\n\0\0\0\x03", "an object of R, whose promises run when it is read"),
+    (b"A\n2\n", "an object of R, whose promises run when it is read"),
+    (b"A\n3\n", "an object of R, whose promises run when it is read"),
+    (b"RDX2\n", "a workspace of R, whose promises run when it is read"),
+    (b"RDX3\n", "a workspace of R, whose promises run when it is read"),
+    (b"RDA2\n", "a workspace of R, whose promises run when it is read"),
+    (b"RDA3\n", "a workspace of R, whose promises run when it is read"),
+    (b"\xac\xed\0\x05", "an object of Java, which builds classes when it is read"),
 ];
 
 pub(super) fn is_unread(head: &[u8]) -> bool {
@@ -247,7 +256,7 @@ pub(super) fn is_unread(head: &[u8]) -> bool {
 /// Says what an archive is that nobody here opens.
 pub(super) fn refuse(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> {
     if let Some((_, name)) = UNREAD.iter().find(|(mark, _)| subject.head.starts_with(mark)) {
-        let what = format!("this is {name}, which is not opened here");
+        let what = format!("this is {name}; it is not opened here");
         sink.finding(subject.finding("archive-unread", Verdict::Unknown, what));
     }
     Ok(())
@@ -266,6 +275,7 @@ pub(super) fn executable(subject: &Subject<'_>) -> Option<&'static str> {
         [0, b'a', b's', b'm', 1, ..] => "a WebAssembly module",
         [_, _, b'\r', b'\n', ..] if subject.has_extension(&["pyc", "pyo"]) => "compiled Python",
         [b'#', b'!', b'/' | b' ', ..] => "a script",
+        _ if subject.has_extension(&["whl", "egg"]) => "a package of Python, which its installer runs",
         _ if subject.has_extension(&["pth"]) && is_site_hook(head) => {
             "a file of paths that runs when Python starts"
         }

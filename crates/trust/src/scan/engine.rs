@@ -154,7 +154,7 @@ pub(super) fn each_part(
 /// that turns out to be wrong.
 fn unpacked(mut part: Part, sink: &mut Sink<'_>) -> Option<Part> {
     let Some(packing) = part.packing.take() else { return Some(part) };
-    let result = unpack(&part.source, packing, &sink.allowance);
+    let result = unpack(&part.source, packing, &sink.allowance, sink.keep);
     let guess = part.role == Role::Guess;
     match result.fault {
         Some(Fault::Broken(_)) if guess && result.source.len() == 0 => return None,

@@ -8,6 +8,7 @@ mod containers;
 mod engine;
 mod gguf;
 mod hdf5;
+mod headers;
 mod huggingface;
 mod inspectors;
 mod json;
@@ -31,6 +32,7 @@ mod template;
 mod tensorflow;
 mod unpack;
 mod walk;
+mod xml;
 mod zip;
 
 pub use engine::{ScanOptions, scan, scan_source};

@@ -1,7 +1,7 @@
 //! The inspectors of what is no pickle and no container of such.
 
 use super::inspectors::Inspector;
-use super::{gguf, hdf5, huggingface, onnx, safetensors, settings, tensorflow};
+use super::{gguf, hdf5, huggingface, onnx, safetensors, settings, tensorflow, xml};
 
 /// Formats by their marks first, files of a model's folder by their names behind them.
 pub(super) static OTHERS: &[Inspector] = &[
@@ -23,6 +23,13 @@ pub(super) static OTHERS: &[Inspector] = &[
         claims: true,
     },
     Inspector { kind: "yaml", fits: settings::fits_yaml, inspect: settings::inspect_yaml, claims: true },
+    Inspector {
+        kind: "triton",
+        fits: settings::fits_triton,
+        inspect: settings::inspect_triton,
+        claims: false,
+    },
+    Inspector { kind: "xml", fits: xml::fits, inspect: xml::inspect, claims: false },
     Inspector {
         kind: "template",
         fits: huggingface::fits_template,

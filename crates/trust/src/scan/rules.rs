@@ -98,6 +98,9 @@ rules! {
         CONVERT;
     "unreadable", Medium, "a file could not be looked at in full",
         "what was not looked at may be anything", FETCH;
+    "xml-entity", High, "an XML file declares entities",
+        "a reader that expands them opens files and addresses of the sender's choice, or fills the memory",
+        "read it by a parser that refuses entities";
     "yaml-callable", Critical, "a YAML file names what a loader is to call",
         "loaders that construct objects from YAML import it and call it",
         "do not load it; read it by a loader of plain values, such as yaml.safe_load";
@@ -115,6 +118,23 @@ pub fn rule(id: &str) -> &'static Rule {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_documentation_has_every_rule_as_it_is() {
+        let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/scan.md");
+        let page = std::fs::read_to_string(page).unwrap();
+        let (_, section) = page.split_once("\n## Rules\n").unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        let found: Vec<&str> = section.lines().filter(|l| l.starts_with("| `")).collect();
+        let wanted: Vec<String> = RULES
+            .iter()
+            .map(|rule| {
+                let severity = format!("{:?}", rule.severity).to_lowercase();
+                format!("| `{}` | {severity} | {} | {} |", rule.id, rule.short, rule.why)
+            })
+            .collect();
+        assert_eq!(found, wanted);
+    }
 
     #[test]
     fn rules_are_in_order_and_say_everything() {

@@ -8,7 +8,7 @@ use weighbridge_formats::{Limits, Source};
 use super::policy::Policy;
 use super::report::{Finding, Place, Verdict};
 use super::rules::rule;
-use super::unpack::Packing;
+use super::unpack::{Packing, SMALL};
 
 /// How much of a subject's beginning is read before anything looks at it.
 pub(crate) const HEAD: u64 = 4096;
@@ -163,6 +163,8 @@ pub(crate) struct Sink<'a> {
     pub(crate) bounds: &'a Bounds,
     pub(crate) policy: &'a Policy,
     pub(crate) allowance: Arc<Allowance>,
+    /// What unpacks to no more than this is kept in memory.
+    pub(crate) keep: usize,
     findings: Vec<Finding>,
     kinds: Vec<String>,
     /// What the subject that is being looked at led to, in the order of the file.
@@ -182,6 +184,7 @@ impl<'a> Sink<'a> {
             bounds,
             policy,
             allowance: Allowance::new(bounds, length),
+            keep: SMALL,
             findings: Vec::new(),
             kinds: Vec::new(),
             pending: Vec::new(),

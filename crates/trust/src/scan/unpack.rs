@@ -22,7 +22,7 @@ pub(crate) enum Packing {
 }
 
 /// What unpacks to no more than this is kept in memory while it is looked at.
-const SMALL: usize = 4 << 20;
+pub(crate) const SMALL: usize = 4 << 20;
 /// The dictionary that a stream of LZMA may ask for, in KiB, and the window that one of zstd may, in bytes.
 const DICTIONARY_KIB: u32 = 33 << 10;
 /// How much is unpacked at once where it is passed over.
@@ -97,8 +97,8 @@ pub(crate) enum Fault {
     Bomb,
 }
 
-/// Unpacks a stream: into memory if it is small, else to find out how long it is.
-pub(crate) fn unpack(packed: &Source, packing: Packing, allowance: &Arc<Allowance>) -> Unpacked {
+/// Unpacks a stream: into memory if it has at most `keep` bytes, else to find out how long it is.
+pub(crate) fn unpack(packed: &Source, packing: Packing, allowance: &Arc<Allowance>, keep: usize) -> Unpacked {
     let mut kept = Vec::new();
     let (mut length, mut small) = (0u64, true);
     let fault = match packing.decoder(packed.reader()) {
@@ -113,7 +113,7 @@ pub(crate) fn unpack(packed: &Source, packing: Packing, allowance: &Arc<Allowanc
                             break Some(Fault::Bomb);
                         }
                         length += n as u64;
-                        if small && kept.len() + n <= SMALL {
+                        if small && kept.len() + n <= keep {
                             kept.extend_from_slice(&piece[..n]);
                         } else {
                             (small, kept) = (false, Vec::new());
@@ -230,7 +230,7 @@ mod tests {
         let bytes: Vec<u8> = (0..12_000_000u32).map(|n| (n / 1000) as u8).collect();
         let packed = gzip(&bytes);
         let allowance = Allowance::new(&Bounds::default(), packed.len());
-        let unpacked = unpack(&packed, Packing::Gzip, &allowance);
+        let unpacked = unpack(&packed, Packing::Gzip, &allowance, SMALL);
         assert!(unpacked.fault.is_none());
         assert_eq!(unpacked.source.len(), bytes.len() as u64);
         for at in [11_000_000, 5, 7_000_000] {
@@ -244,12 +244,12 @@ mod tests {
     fn bombs_and_broken_streams_give_what_came_before() {
         let packed = gzip(&vec![0; 50_000_000]);
         let bounds = Bounds { unpacked: 10_000_000, unpacked_per_byte: 1, ..Bounds::default() };
-        let unpacked = unpack(&packed, Packing::Gzip, &Allowance::new(&bounds, packed.len()));
+        let unpacked = unpack(&packed, Packing::Gzip, &Allowance::new(&bounds, packed.len()), SMALL);
         assert!(matches!(unpacked.fault, Some(Fault::Bomb)));
         let mut cut = vec![0; packed.len() as usize / 2];
         packed.reader().read_at(0, &mut cut).unwrap();
         let allowance = Allowance::new(&Bounds::default(), packed.len());
-        let unpacked = unpack(&Source::from_bytes(cut), Packing::Gzip, &allowance);
+        let unpacked = unpack(&Source::from_bytes(cut), Packing::Gzip, &allowance, SMALL);
         assert!(matches!(unpacked.fault, Some(Fault::Broken(_))) && unpacked.source.len() > 1_000_000);
     }
 }

@@ -69,15 +69,15 @@ impl Place {
     }
 }
 
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
+pub(super) fn u16_at(bytes: &[u8], at: usize) -> u16 {
     bytes.get(at..at + 2).map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
 }
 
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
+pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
 }
 
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
+pub(super) fn u64_at(bytes: &[u8], at: usize) -> u64 {
     bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
@@ -223,6 +223,101 @@ pub(super) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> 
     Ok(())
 }
 
+/// A member as whoever wants its content takes it, whatever else the archive says.
+pub(super) struct Member {
+    pub(super) name: String,
+    /// Its bytes as they stand in the file.
+    pub(super) packed: Source,
+    /// How they are packed; `None` as they are, and the number of a method that is not known.
+    pub(super) packing: std::result::Result<Option<Packing>, u16>,
+    /// The checksum that its content should have, if one is stated.
+    pub(super) crc32: Option<u32>,
+}
+
+/// The members of a zip: those of its directory, and where that is missing or leads nowhere those that headers in the
+/// file begin.
+pub(super) fn members(source: &Source) -> Result<Vec<Member>> {
+    let mut found = Vec::new();
+    let mut whole = false;
+    // What may be read to find out which of several lengths is true.
+    let mut effort = source.len().saturating_mul(8);
+    if let Some(place) = locate(source)?.filter(|place| place.size <= DIRECTORY) {
+        let directory = read(source, place.computed, place.size)?;
+        let shift = place.computed.saturating_sub(place.stated);
+        let entries = parse(&directory, &place, &mut Vec::new());
+        whole = !entries.is_empty();
+        for entry in &entries {
+            let places = [entry.header.saturating_add(shift), entry.header];
+            let content =
+                places.into_iter().find_map(|at| Some((at, content_of(source, entry, at, &mut Vec::new())?)));
+            match content {
+                Some((at, content)) => found.push(listed(source, entry, at, content, &mut effort)?),
+                None => whole = false,
+            }
+        }
+    }
+    if !whole {
+        let known: std::collections::HashSet<String> =
+            found.iter().map(|m: &Member| m.name.clone()).collect();
+        found.extend(super::headers::walk(source)?.into_iter().filter(|m| !known.contains(&m.name)));
+    }
+    Ok(found)
+}
+
+/// A member by its entry. Where its headers disagree how long it is, the length counts that has the checksum.
+fn listed(source: &Source, entry: &Entry, at: u64, content: u64, effort: &mut u64) -> Result<Member> {
+    let available = source.len().saturating_sub(content);
+    let slice = |length: u64| {
+        let slice = source.slice(content, length.min(available))?;
+        Ok::<_, Error>(Source::from_reader(Arc::new(slice)))
+    };
+    let mut packed = slice(entry.packed)?;
+    if entry.method == 0 {
+        let local = read(source, at, 30)?;
+        let (local_crc, a, b) = (u32_at(&local, 14), u32_at(&local, 18).into(), u32_at(&local, 22).into());
+        let lengths = [entry.packed, entry.size, a, b];
+        if lengths.iter().any(|l| *l != entry.packed && *l != 0) {
+            for length in lengths {
+                let candidate = slice(length)?;
+                let Some(left) = effort.checked_sub(candidate.len()) else { break };
+                *effort = left;
+                let sum = checksum(&candidate)?;
+                if length > 0 && (sum == entry.crc32 || sum == local_crc && local_crc != 0) {
+                    packed = candidate;
+                    break;
+                }
+            }
+        }
+    }
+    let packing = packing_of(entry.method);
+    Ok(Member { name: entry.name.clone(), packed, packing, crc32: Some(entry.crc32) })
+}
+
+/// The CRC-32 of a source.
+pub(super) fn checksum(source: &Source) -> Result<u32> {
+    let (mut hasher, mut at) = (crc32fast::Hasher::new(), 0);
+    let mut piece = vec![0; 256 << 10];
+    while at < source.len() {
+        let step = (source.len() - at).min(piece.len() as u64) as usize;
+        source.reader().read_at(at, &mut piece[..step])?;
+        hasher.update(&piece[..step]);
+        at += step as u64;
+    }
+    Ok(hasher.finalize())
+}
+
+/// How a member of a method is packed.
+pub(super) fn packing_of(method: u16) -> std::result::Result<Option<Packing>, u16> {
+    Ok(Some(match method {
+        0 => return Ok(None),
+        8 => Packing::Deflate,
+        12 => Packing::Bzip2,
+        93 => Packing::Zstd,
+        95 => Packing::Xz,
+        other => return Err(other),
+    }))
+}
+
 /// Opens the file as the archive of tensors that it is, whose reader refuses what does not fit.
 pub(super) fn hold_tensors(subject: &Subject<'_>, sink: &mut Sink<'_>) {
     let mut options = ReadOptions::default();
@@ -295,11 +390,10 @@ fn member(
             }
             sink.nested_as(role, &*entry.name, part, place);
         }
-        8 => _ = sink.nested_packed(role, &*entry.name, part, place, Packing::Deflate),
-        12 => _ = sink.nested_packed(role, &*entry.name, part, place, Packing::Bzip2),
-        93 => _ = sink.nested_packed(role, &*entry.name, part, place, Packing::Zstd),
-        95 => _ = sink.nested_packed(role, &*entry.name, part, place, Packing::Xz),
-        other => unread(format!("the member {:?} is packed by method {other}", entry.name), sink),
+        method => match packing_of(method) {
+            Ok(Some(packing)) => _ = sink.nested_packed(role, &*entry.name, part, place, packing),
+            _ => unread(format!("the member {:?} is packed by method {method}", entry.name), sink),
+        },
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ mod xz;
 #[cfg(feature = "joblib")]
 pub use read::JoblibReader;
 #[cfg(feature = "joblib")]
-pub(super) use read::open_as;
+pub(super) use read::{open_as, salvage};
 
 use crate::traits::FormatInfo;
 

@@ -8,11 +8,12 @@ use super::unpack::{self, Packing};
 use super::wrapper::{Wrappers, is_wrapper};
 use crate::archive::{Archive, Note};
 use crate::backends::pickle::archive::{Parts, PickleArchive};
+use crate::backends::pickle::numpy::Found;
 use crate::backends::pickle::numpy::explain;
 use crate::backends::pickle::read::begins_text_pickle;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::decode_pieces;
+use crate::pickle::{Decoded, decode_pieces, decode_pieces_leniently};
 use crate::probe::{Confidence, Probe};
 use crate::sniff;
 use crate::source::Source;
@@ -121,4 +122,18 @@ pub(in crate::backends) fn open_as(
     explain(&mut values, &HashMap::new(), &mut found)?;
     let variety = format!("protocol {}{how}", decoded.protocol);
     Parts { info, variety, source, files, values, found, notes }.assemble(limits)
+}
+
+/// What there is of an unpacked dump that may break, with the arrays that were met and why it breaks.
+pub(in crate::backends) fn salvage(
+    source: &Source,
+    limits: &Limits,
+) -> Result<(Decoded, Option<Error>, Found)> {
+    let mut wrappers = Wrappers::new(source, limits);
+    let stream = &**source.reader();
+    let (decoded, fault) =
+        decode_pieces_leniently(stream, limits, is_wrapper, &mut |values, object, here| {
+            wrappers.behind(values, object, here)
+        })?;
+    Ok((decoded, fault, wrappers.found))
 }

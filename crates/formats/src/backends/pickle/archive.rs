@@ -7,7 +7,7 @@ use super::numpy::{Array, Buffer, Found, Layout};
 use crate::archive::{Archive, Note, no_such_tensor};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::naming::name_tensors;
+use crate::naming::{Named, name_tensors};
 use crate::source::Source;
 use crate::tensor::{Data, Shape, TensorInfo};
 use crate::traits::FormatInfo;
@@ -32,9 +32,29 @@ impl Parts {
     /// # Errors
     /// `LimitExceeded` for too many tensors, bytes that they declare, or steps to name them.
     pub(in crate::backends) fn assemble(self, limits: &Limits) -> Result<PickleArchive> {
+        self.assemble_with(limits, false)
+    }
+
+    /// As [`Parts::assemble`], with the arrays that no path from the root leads to.
+    #[cfg(feature = "joblib")]
+    pub(in crate::backends) fn assemble_all(self, limits: &Limits) -> Result<PickleArchive> {
+        self.assemble_with(limits, true)
+    }
+
+    fn assemble_with(self, limits: &Limits, unreached: bool) -> Result<PickleArchive> {
         let Self { info, variety, source, files, mut values, found, mut notes } = self;
         notes.extend(told(&values, &found));
-        let (named, numbered) = name_tensors(&mut values, limits)?;
+        let (mut named, numbered) = name_tensors(&mut values, limits)?;
+        if unreached {
+            let mut known = vec![false; found.arrays.len()];
+            named.iter().for_each(|n| known[n.raw as usize] = true);
+            let left = known.iter().enumerate().filter(|(_, known)| !**known).map(|(at, _)| at as u32);
+            let left: Vec<Named> = left
+                .enumerate()
+                .map(|(n, raw)| Named { name: format!("unreached.{n}").into(), raw })
+                .collect();
+            named.extend(left);
+        }
         if numbered {
             notes.push(Note::warning("several paths read the same; a number tells their tensors apart"));
         }

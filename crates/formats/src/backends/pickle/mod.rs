@@ -13,6 +13,8 @@ pub(super) mod numpy;
 mod objects;
 #[cfg(feature = "pickle")]
 pub(super) mod read;
+#[cfg(all(feature = "pickle", feature = "joblib"))]
+pub mod salvage;
 #[cfg(all(test, feature = "pickle"))]
 mod tests;
 #[cfg(feature = "pickle")]

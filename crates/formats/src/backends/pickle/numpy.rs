@@ -142,41 +142,20 @@ pub(in crate::backends) fn explain(
     spans: &HashMap<ValueId, Range<usize>>,
     found: &mut Found,
 ) -> Result<()> {
+    explain_each(values, spans, found, &mut |_, error| Err(error))
+}
+
+/// As [`explain`], with what to do about an array that cannot be: it stays an object where that is no error.
+pub(in crate::backends) fn explain_each(
+    values: &mut Values,
+    spans: &HashMap<ValueId, Range<usize>>,
+    found: &mut Found,
+    fault: &mut dyn FnMut(ValueId, Error) -> Result<()>,
+) -> Result<()> {
     let mut buffers = Buffers { spans, copies: HashMap::new() };
     for id in values.ids() {
-        let Value::Object(object) = values.get(id) else { continue };
-        if object.construct != Construct::Call || !object.items.is_empty() || !object.entries.is_empty() {
-            continue;
-        }
-        let Some(class) = values.global(object.class) else { continue };
-        let new = match (&*class.module, &*class.name) {
-            ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
-                match array(values, object, &mut buffers)? {
-                    None if rescue(values, id, &mut buffers, found)? => continue,
-                    array => array,
-                }
-            }
-            ("numpy.ma" | "numpy.ma.core", "_mareconstruct") => {
-                if !rescue(values, id, &mut buffers, found)? {
-                    found.foreign += 1;
-                }
-                continue;
-            }
-            ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => {
-                from_buffer(values, object, &mut buffers)?
-            }
-            ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => {
-                if let Some(plain) = scalar(values, object) {
-                    *values.get_mut(id) = plain;
-                    found.scalars += 1;
-                }
-                continue;
-            }
-            _ => continue,
-        };
-        match new {
-            Some(array) => *values.get_mut(id) = found.push(array)?,
-            None => found.foreign += 1,
+        if let Err(error) = explain_one(values, id, &mut buffers, found) {
+            fault(id, error)?;
         }
     }
     // What arrays alone held is theirs now.
@@ -185,6 +164,44 @@ pub(in crate::backends) fn explain(
         for id in buffers.copies.into_keys().filter(|id| !reachable[id.index()]) {
             *values.get_mut(id) = Value::None;
         }
+    }
+    Ok(())
+}
+
+fn explain_one(values: &mut Values, id: ValueId, buffers: &mut Buffers<'_>, found: &mut Found) -> Result<()> {
+    let Value::Object(object) = values.get(id) else { return Ok(()) };
+    if object.construct != Construct::Call || !object.items.is_empty() || !object.entries.is_empty() {
+        return Ok(());
+    }
+    let Some(class) = values.global(object.class) else { return Ok(()) };
+    let new = match (&*class.module, &*class.name) {
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
+            match array(values, object, buffers)? {
+                None if rescue(values, id, buffers, found)? => return Ok(()),
+                array => array,
+            }
+        }
+        ("numpy.ma" | "numpy.ma.core", "_mareconstruct") => {
+            if !rescue(values, id, buffers, found)? {
+                found.foreign += 1;
+            }
+            return Ok(());
+        }
+        ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => {
+            from_buffer(values, object, buffers)?
+        }
+        ("numpy.core.multiarray" | "numpy._core.multiarray", "scalar") => {
+            if let Some(plain) = scalar(values, object) {
+                *values.get_mut(id) = plain;
+                found.scalars += 1;
+            }
+            return Ok(());
+        }
+        _ => return Ok(()),
+    };
+    match new {
+        Some(array) => *values.get_mut(id) = found.push(array)?,
+        None => found.foreign += 1,
     }
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::traits::{Deserializer, FormatInfo, ReadOptions};
 use crate::value::{Global, Value, ValueId, Values};
 
 /// Bytes of at least this length stay in the file until it is known whether they are an array's.
-const LEFT_IN_FILE: usize = 1024;
+pub(super) const LEFT_IN_FILE: usize = 1024;
 
 /// Reads plain pickles.
 #[derive(Clone, Copy, Debug, Default)]
@@ -97,7 +97,7 @@ fn open(source: Source, limits: &Limits) -> Result<PickleArchive> {
 }
 
 /// Whether a class is one of joblib's for arrays, whose bytes stand raw in the stream.
-fn is_joblib(class: &Global) -> bool {
+pub(super) fn is_joblib(class: &Global) -> bool {
     &*class.name == "NumpyArrayWrapper" && class.module.ends_with("joblib.numpy_pickle")
 }
 
@@ -118,7 +118,7 @@ fn joblib(_: Source, _: &Limits) -> Result<PickleArchive> {
 }
 
 /// Takes the bytes that are no array's out of the file.
-fn fill(values: &mut Values, spans: &HashMap<ValueId, Range<usize>>, bytes: &[u8]) {
+pub(super) fn fill(values: &mut Values, spans: &HashMap<ValueId, Range<usize>>, bytes: &[u8]) {
     let Some(root) = values.root().filter(|_| !spans.is_empty()) else { return };
     let reachable = values.reachable(root);
     for (id, span) in spans {

@@ -6,12 +6,12 @@ use std::sync::{Arc, OnceLock};
 
 use super::dtypes::StorageClass;
 use super::lazy::FlipSigns;
-use super::rebuild::{Lazy, Rebuilt, rebuild};
+use super::rebuild::{Lazy, RawTensor, Rebuilt, rebuild};
 use crate::archive::{Archive, Note, StorageInfo, no_such_tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::naming::name_tensors;
+use crate::naming::{Named, name_tensors};
 use crate::source::{ReadAt, Source};
 use crate::tensor::{Data, TensorInfo, View};
 use crate::transform::{Strided, SwapBytes, Window};
@@ -40,6 +40,9 @@ pub(super) struct TorchArchive {
     values: Values,
     notes: Vec<Note>,
     expanded_limit: u64,
+    /// Why tensors are lost; whether that is no error, nor a storage that is too short for some of its tensors.
+    faults: Vec<String>,
+    lenient: bool,
 }
 
 /// How the storages of a file are found, once the pickle has named them: keys and the bytes each must have.
@@ -52,15 +55,34 @@ impl TorchArchive {
         variety: String,
         values: Values,
         big_endian: bool,
-        mut notes: Vec<Note>,
+        notes: Vec<Note>,
         limits: &Limits,
         locate: Box<Locate<'_>>,
     ) -> Result<Self> {
-        let Rebuilt { mut values, storages, tensors: raw, notes: found } = rebuild(values, limits)?;
+        Self::open(source, variety, values, big_endian, notes, limits, locate, false)
+    }
+
+    /// As [`TorchArchive::new`], and where `lenient` a tensor that cannot be read is an error when it is asked for.
+    #[allow(clippy::too_many_arguments)]
+    pub(super) fn open(
+        source: Source,
+        variety: String,
+        values: Values,
+        big_endian: bool,
+        mut notes: Vec<Note>,
+        limits: &Limits,
+        locate: Box<Locate<'_>>,
+        lenient: bool,
+    ) -> Result<Self> {
+        let Rebuilt { mut values, storages, tensors: raw, notes: found, mut faults } =
+            rebuild(values, limits, lenient)?;
         notes.extend(found);
-        let (named, numbered) = name_tensors(&mut values, limits)?;
+        let (mut named, numbered) = name_tensors(&mut values, limits)?;
         if numbered {
             notes.push(Note::warning("several paths read the same; a number tells their tensors apart"));
+        }
+        if lenient {
+            named.extend(unreached(&raw, &named));
         }
         if named.len() as u64 > limits.entries {
             return Err(Error::limit(format!("more than {} tensors", limits.entries)));
@@ -83,7 +105,11 @@ impl TorchArchive {
         }
         let infos: Vec<StorageInfo> =
             storages.iter().map(|s| StorageInfo { dtype: typed(s.class), bytes: s.bytes }).collect();
-        check_expansion(&tensors, &infos, limits)?;
+        if lenient {
+            lose_expanded(&mut tensors, &mut lazy, &infos, limits, &mut faults)?;
+        } else {
+            check_expansion(&tensors, &infos, limits)?;
+        }
         let swap = if big_endian { Some(swap_units(&tensors, &infos)?) } else { None };
         let mut readers = Vec::new();
         readers.resize_with(infos.len(), OnceLock::new);
@@ -100,6 +126,8 @@ impl TorchArchive {
             values,
             notes,
             expanded_limit: limits.expanded_bytes,
+            faults,
+            lenient,
         })
     }
 
@@ -113,7 +141,7 @@ impl TorchArchive {
         let at = |e: Error| self.place(e);
         let reader = self.bytes.reader(index).map_err(at)?;
         let (have, want) = (reader.len(), self.storages[index].bytes);
-        if have < want {
+        if have < want && !self.lenient {
             let what =
                 format!("storage {:?} holds {have} bytes, and the pickle says {want}", self.keys[index]);
             return Err(at(Error::malformed(what)));
@@ -134,6 +162,10 @@ impl TorchArchive {
             (None, Some((_, Lazy::Meta))) => {
                 Err(Error::unsupported("a tensor on the meta device: the file has no data for it")
                     .with_hint("leave it out with --drop, or save the model after its weights were loaded"))
+            }
+            (None, Some((_, Lazy::Lost(fault)))) => {
+                let why = self.faults.get(*fault as usize).map_or("it cannot be read", String::as_str);
+                Err(Error::malformed(why.to_owned()))
             }
             (None, Some((view, Lazy::Flip { negative, conjugate }))) => {
                 let data = self.view_data(info, view)?;
@@ -198,6 +230,46 @@ fn check_expansion(tensors: &[TensorInfo], storages: &[StorageInfo], limits: &Li
             );
             return Err(Error::limit(what).with_tensor(tensor.name()));
         }
+    }
+    Ok(())
+}
+
+/// Tensors that no path from the root leads to, each that is no other's double: what a pickle made and threw away.
+fn unreached(raw: &[RawTensor], named: &[Named]) -> Vec<Named> {
+    let place = |t: &RawTensor| (t.storage, t.offset, t.shape.clone(), t.dtype, t.lazy != Lazy::None);
+    let mut known: std::collections::HashSet<_> =
+        named.iter().filter_map(|n| raw.get(n.raw as usize)).map(place).collect();
+    let fresh = |(_, t): &(usize, &RawTensor)| !matches!(t.lazy, Lazy::Lost(_)) && known.insert(place(t));
+    let found: Vec<usize> = raw.iter().enumerate().filter(fresh).map(|(at, _)| at).collect();
+    found
+        .into_iter()
+        .enumerate()
+        .map(|(n, at)| Named { name: format!("unreached.{n}").into(), raw: at as u32 })
+        .collect()
+}
+
+/// As [`check_expansion`], and makes those that pass the bounds lost.
+fn lose_expanded(
+    tensors: &mut [TensorInfo],
+    lazy: &mut BTreeMap<usize, (View, Lazy)>,
+    storages: &[StorageInfo],
+    limits: &Limits,
+    faults: &mut Vec<String>,
+) -> Result<()> {
+    let (mut total, mut excess) = (0u64, 0u64);
+    for (index, tensor) in tensors.iter_mut().enumerate() {
+        let Some(view) = tensor.view().cloned() else { continue };
+        let stored = storages.get(view.storage as usize).map_or(0, |s| s.bytes);
+        let own = if view.strides.is_some() { tensor.bytes().saturating_sub(stored) } else { 0 };
+        let sum = (total.saturating_add(tensor.bytes()), excess.saturating_add(own));
+        if sum.0 <= limits.declared_bytes && sum.1 <= limits.expanded_bytes {
+            (total, excess) = sum;
+            continue;
+        }
+        let what = format!("it would take {} bytes written out, of {stored} that are stored", tensor.bytes());
+        *tensor = TensorInfo::new(tensor.shared_name(), DType::U8, crate::tensor::Shape::from_slice(&[0]))?;
+        lazy.insert(index, (view, Lazy::Lost(faults.len() as u32)));
+        faults.push(what);
     }
     Ok(())
 }

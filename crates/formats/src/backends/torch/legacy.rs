@@ -81,11 +81,18 @@ impl Storages for Placed {
 
 /// Opens a legacy stream.
 pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
+    open_as(source, limits, false)
+}
+
+/// Opens a legacy stream; where `lenient`, whatever makes its magic number, and what is wrong with one tensor is an
+/// error when that is asked for.
+pub(super) fn open_as(source: Source, limits: &Limits, lenient: bool) -> Result<TorchArchive> {
     let window = source.read_vec(0, source.len().min(WINDOW), limits)?;
     let mut pickles = Pickles { source: &source, limits, window, at: 0 };
     let bad = |what: &str| Error::malformed(what.to_owned());
     let root = |d: &Decoded| d.values.root().map(|r| d.values.get(r).clone());
-    if !matches!(root(&pickles.next()?), Some(Value::BigInt(b)) if b[..] == MAGIC) {
+    let magic = pickles.next()?;
+    if !lenient && !matches!(root(&magic), Some(Value::BigInt(b)) if b[..] == MAGIC) {
         return Err(bad("the magic number is not torch's"));
     }
     match root(&pickles.next()?) {
@@ -115,23 +122,40 @@ pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
         .collect::<Result<_>>()?;
     let variety = format!("legacy stream, pickle protocol {}", object.protocol);
     let file = source.clone();
-    TorchArchive::new(
+    TorchArchive::open(
         source,
         variety,
         object.values,
         false,
         Vec::new(),
         limits,
-        Box::new(move |wanted| Ok(Box::new(Placed(place(&file, data_at, &keys, wanted)?)))),
+        Box::new(move |wanted| {
+            let mut slices = vec![None; wanted.len()];
+            match place(&file, data_at, &keys, wanted, &mut slices) {
+                Err(_) if lenient => {}
+                other => other?,
+            }
+            let whole = |slice: Option<Slice>| match slice {
+                Some(slice) => Ok(slice),
+                None => file.slice(0, 0),
+            };
+            Ok(Box::new(Placed(slices.into_iter().map(whole).collect::<Result<_>>()?)))
+        }),
+        lenient,
     )
 }
 
-/// Finds each storage behind the pickles. A storage's length is counted in elements, whose width only the
+/// Finds each storage, for `slices`, behind the pickles. A storage's length is counted in elements, whose width only the
 /// object's pickle says; so a key that it does not mention cannot be passed over.
-fn place(source: &Source, mut at: u64, keys: &[Box<str>], wanted: &[(&str, u64)]) -> Result<Vec<Slice>> {
+fn place(
+    source: &Source,
+    mut at: u64,
+    keys: &[Box<str>],
+    wanted: &[(&str, u64)],
+    slices: &mut [Option<Slice>],
+) -> Result<()> {
     let by_key: std::collections::HashMap<&str, usize> =
         wanted.iter().enumerate().map(|(i, &(k, _))| (k, i)).collect();
-    let mut slices: Vec<Option<Slice>> = vec![None; wanted.len()];
     for key in keys {
         let Some(&index) = by_key.get(&**key) else {
             return Err(Error::malformed(format!("storage {key:?} is stored, and no tensor refers to it"))
@@ -152,11 +176,19 @@ fn place(source: &Source, mut at: u64, keys: &[Box<str>], wanted: &[(&str, u64)]
         if slices[index].is_some() {
             return Err(Error::malformed(format!("storage {key:?} is stored twice")).at_offset(at));
         }
-        slices[index] = Some(source.slice(at + 8, bytes)?);
+        let whole = source.slice(at + 8, bytes);
+        if whole.is_err() {
+            // What a file that was cut off still has of it.
+            slices[index] = source.slice(at + 8, source.len().saturating_sub(at + 8)).ok();
+        }
+        slices[index] = Some(whole?);
         at += 8 + bytes;
     }
     let missing = |i: usize| {
         Error::malformed(format!("storage {:?} is not in the file", wanted[i].0)).with_hint(TRUNCATED)
     };
-    slices.into_iter().enumerate().map(|(i, s)| s.ok_or_else(|| missing(i))).collect()
+    match slices.iter().position(Option::is_none) {
+        Some(i) => Err(missing(i)),
+        None => Ok(()),
+    }
 }

@@ -27,6 +27,8 @@ mod read;
 #[cfg(feature = "torch")]
 mod rebuild;
 #[cfg(feature = "torch")]
+pub mod salvage;
+#[cfg(feature = "torch")]
 pub mod script;
 #[cfg(feature = "torch")]
 mod tar;

@@ -56,6 +56,8 @@ pub(super) enum Lazy {
     },
     /// A tensor on the meta device: it has no elements, and `storage` means nothing.
     Meta,
+    /// What is described as a tensor and cannot be one: the number of the fault that says why. It has no elements.
+    Lost(u32),
 }
 
 /// What a pickle of torch comes to: its values, in which tensors stand by their index in `tensors`.
@@ -64,6 +66,8 @@ pub(super) struct Rebuilt {
     pub storages: Vec<Storage>,
     pub tensors: Vec<RawTensor>,
     pub notes: Vec<Note>,
+    /// Why what is described as tensors cannot be such, where that is no error.
+    pub faults: Vec<String>,
 }
 
 /// The arguments of a call, copied out of the arena without an allocation.
@@ -92,13 +96,16 @@ struct Rebuilder<'l> {
     meta: u64,
     packed: u64,
     limits: &'l Limits,
+    /// Where to keep what is wrong with one tensor; an error of the whole file without.
+    faults: Option<Vec<String>>,
 }
 
 /// The module of most rebuild functions.
 const UTILS: &str = "torch._utils";
 
-/// Finds every tensor that the values describe.
-pub(super) fn rebuild(values: Values, limits: &Limits) -> Result<Rebuilt> {
+/// Finds every tensor that the values describe. With `keep`, what is wrong with one tensor stands in its place
+/// ([`Lazy::Lost`]) and is no error.
+pub(super) fn rebuild(values: Values, limits: &Limits, keep: bool) -> Result<Rebuilt> {
     let reference_of = vec![0; values.len()];
     // A tensor's description takes some eleven values, so this many storages can be expected.
     let expected = values.len() / 10;
@@ -114,15 +121,22 @@ pub(super) fn rebuild(values: Values, limits: &Limits) -> Result<Rebuilt> {
         meta: 0,
         packed: 0,
         limits,
+        faults: keep.then(Vec::new),
     };
     for id in r.values.ids() {
         if let Value::Persistent(pid) = *r.values.get(id) {
-            r.persistent(id, pid)?;
+            match r.persistent(id, pid) {
+                // What stands on it says so again, by its name.
+                Err(_) if keep => {}
+                other => other?,
+            }
         }
     }
     // What an object is built from stands before it in a pickle, so one pass in order suffices.
     for id in r.values.ids() {
-        r.object(id)?;
+        if let Err(error) = r.object(id) {
+            r.lose(id, error)?;
+        }
     }
     r.bare_storages()?;
     let mut notes = Vec::new();
@@ -143,7 +157,8 @@ pub(super) fn rebuild(values: Values, limits: &Limits) -> Result<Rebuilt> {
         );
         notes.push(Note::warning(what));
     }
-    Ok(Rebuilt { values: r.values, storages: r.storages, tensors: r.tensors, notes })
+    let faults = r.faults.unwrap_or_default();
+    Ok(Rebuilt { values: r.values, storages: r.storages, tensors: r.tensors, notes, faults })
 }
 
 fn bad(what: impl Into<String>) -> Error {
@@ -288,6 +303,25 @@ impl Rebuilder<'_> {
             }
             _ => {}
         }
+        Ok(())
+    }
+
+    /// Puts a tensor without elements in the place of one that is none, if faults are kept.
+    fn lose(&mut self, id: ValueId, error: Error) -> Result<()> {
+        let Some(faults) = &mut self.faults else { return Err(error) };
+        let number = faults.len() as u32;
+        faults.push(error.message().to_owned());
+        let raw = RawTensor {
+            storage: 0,
+            offset: 0,
+            shape: Shape::from_slice(&[0]),
+            strides: None,
+            dtype: DType::U8,
+            requires_grad: false,
+            parameter: false,
+            lazy: Lazy::Lost(number),
+        };
+        self.put(id, raw);
         Ok(())
     }
 

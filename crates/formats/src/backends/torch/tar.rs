@@ -164,6 +164,11 @@ struct OldStorage {
 
 /// Opens a tar of torch 0.1.
 pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
+    open_as(source, limits, false)
+}
+
+/// Opens a tar; where `lenient`, what is wrong with one tensor is an error when that is asked for.
+pub(super) fn open_as(source: Source, limits: &Limits, lenient: bool) -> Result<TorchArchive> {
     let members = members(&source)?;
     let member = |name: &str| {
         members.get(name).copied().ok_or_else(|| Error::malformed(format!("the tar has no member {name:?}")))
@@ -174,7 +179,7 @@ pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
     let bytes = source.read_vec(pickle.at, pickle.len, limits)?;
     let decoded = pickle::decode(&bytes, limits).map_err(|e| e.at_offset(pickle.at))?;
     let mut values = decoded.values;
-    explain(&mut values, &storages, &views, &tensors)?;
+    explain(&mut values, &storages, &views, &tensors, lenient)?;
     let variety = format!("legacy tar, pickle protocol {}", decoded.protocol);
     let places: HashMap<Box<str>, u64> = storages.iter().map(|(k, s)| (k.clone(), s.at)).collect();
     let file = source.clone();
@@ -186,7 +191,7 @@ pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
         });
         Ok(Box::new(Placed(slices.collect::<Result<_>>()?)) as Box<dyn super::archive::Storages>)
     });
-    TorchArchive::new(source, variety, values, false, Vec::new(), limits, locate)
+    TorchArchive::open(source, variety, values, false, Vec::new(), limits, locate, lenient)
 }
 
 /// A view of a storage: the key of its root and the offset in it, by its own key.
@@ -274,6 +279,7 @@ fn explain(
     storages: &HashMap<Box<str>, OldStorage>,
     views: &StorageViews,
     tensors: &HashMap<Box<str>, OldTensor>,
+    lenient: bool,
 ) -> Result<()> {
     let ids: Vec<(ValueId, ValueId)> = values
         .iter()
@@ -286,6 +292,9 @@ fn explain(
             continue;
         }
         let Some(key) = key_of(values, pid) else {
+            if lenient {
+                continue;
+            }
             return Err(Error::malformed("a persistent id of an unknown type"));
         };
         let (storage_key, tensor) = match tensors.get(&key) {
@@ -294,6 +303,9 @@ fn explain(
         };
         let (root, base) = views.get(&storage_key).cloned().unwrap_or((storage_key, 0));
         let Some(storage) = storages.get(&root) else {
+            if lenient {
+                continue;
+            }
             return Err(Error::malformed(format!(
                 "the pickle refers to {root:?}, which is no tensor or storage"
             )));

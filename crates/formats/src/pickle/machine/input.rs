@@ -105,6 +105,9 @@ impl<'a> Machine<'a> {
 
     pub(super) fn frame(&mut self) -> Result<()> {
         let n = u64::from_le_bytes(self.array()?);
+        if self.frameless {
+            return Ok(());
+        }
         if self.frame_end.is_some() {
             return Err(self.bad("begins inside another frame"));
         }

@@ -17,8 +17,8 @@ pub(in crate::pickle) enum Stop {
 
 /// A pickle that waits while another one, which stands in the middle of it, is decoded.
 pub(super) struct Outer {
-    stack: Vec<ValueId>,
-    marks: Vec<usize>,
+    pub(super) stack: Vec<ValueId>,
+    pub(super) marks: Vec<usize>,
     memo: Memo,
     protocol: u8,
 }
@@ -78,6 +78,7 @@ impl<'a> Machine<'a> {
             pos: 0,
             start: 0,
             frame_end,
+            frameless: self.frameless,
             stop_at: self.stop_at,
             outer: self.outer,
             inner_from: self.inner_from,

@@ -196,12 +196,8 @@ impl Trace<'_> {
             Value::Global(n) => self.names.get(n as usize).is_none_or(Name::is_function),
             _ => true,
         };
-        let class_known = matches!(class, Value::Global(n) if self.grant(n) == Some(Grant::Class));
-        if bare && (!function || class_known) {
-            self.instantiated(class, args)
-        } else {
-            self.called(class, args)
-        }
+        // Without arguments a function is called all the same, whatever row its module has.
+        if bare && !function { self.instantiated(class, args) } else { self.called(class, args) }
     }
 
     fn grant(&self, n: u32) -> Option<Grant> {
@@ -246,7 +242,12 @@ impl Trace<'_> {
                 if let Some(name) = self.names.get_mut(n as usize) {
                     name.used = true;
                 }
-                if !matches!(self.grant(n), Some(Grant::Class | Grant::Value | Grant::Call(_))) {
+                // `type` by NEWOBJ is no type of a constant: it makes a class.
+                let makes = match self.grant(n) {
+                    Some(Grant::Call(Shape::TypeOf)) | Some(Grant::Named) | None => false,
+                    Some(Grant::Class | Grant::Value | Grant::Call(_)) => true,
+                };
+                if !makes {
                     self.stranger(n, Use::Built, args);
                 }
             }
@@ -277,6 +278,7 @@ impl Trace<'_> {
         let shape = match self.grant(n)? {
             Grant::Value => {
                 self.asks_for_much(n, args);
+                self.walks(n, args);
                 self.names.get_mut(n as usize)?.used = true;
                 return Some(self.node(Kind::Object, callable, args));
             }
@@ -308,6 +310,12 @@ impl Trace<'_> {
                 if name.starts_with('_') || !is_identifier(&name) || self.grant(*class).is_none() {
                     return None;
                 }
+                // A member of an enum is a value, a method is a function for whoever gets it.
+                if !name.starts_with(|c: char| c.is_ascii_uppercase()) {
+                    let full = format!("{}.{name}", self.names.get(*class as usize)?.dotted());
+                    let what = format!("it looks up {full}, which may be a method, and hands it on");
+                    self.event("pickle-global", Verdict::Unknown, Some(full), what);
+                }
                 self.node(Kind::Attribute, Value::Global(*class), args)
             }
             (Shape::TypeOf, [Value::Nothing | Value::Plain | Value::Int(_) | Value::Text(_)]) => {
@@ -330,9 +338,13 @@ impl Trace<'_> {
             }
             (Shape::Ufunc, [module @ Value::Text(_), name @ Value::Text(_)]) => {
                 let (module, name) = (self.text(*module)?, self.text(*name)?);
-                let own = module == "numpy"
-                    || module.starts_with("numpy.core")
-                    || module.starts_with("scipy.special");
+                let numpys = matches!(
+                    module.as_str(),
+                    "numpy" | "numpy.core" | "numpy.core.umath" | "numpy.core._multiarray_umath"
+                ) || module.starts_with("numpy._core");
+                let own = (numpys && super::known::is_ufunc(&name))
+                    || module == "scipy.special"
+                    || module.starts_with("scipy.special.");
                 if !own || !is_identifier(&name) || stdlib::is_module(&name) {
                     return None;
                 }
@@ -340,9 +352,11 @@ impl Trace<'_> {
             }
             (Shape::Random, items) => {
                 let random = |v: &Value| match v {
-                    Value::Global(n) => {
-                        self.names.get(*n as usize).is_some_and(|n| n.module.starts_with("numpy.random"))
-                    }
+                    // A class, or one of the functions that make one: they are called in turn.
+                    Value::Global(n) => self.names.get(*n as usize).is_some_and(|n| {
+                        let own = n.module == "numpy.random" || n.module.starts_with("numpy.random.");
+                        own && (!n.is_function() || n.name.ends_with("_ctor"))
+                    }),
                     Value::Node(_) => self.nodes.get(*v).is_some_and(|n| n.kind == Kind::Object),
                     other => plain(other),
                 };
@@ -370,12 +384,47 @@ impl Trace<'_> {
                 }
                 self.node(Kind::Object, callable, args)
             }
-            (Shape::Member, [value]) if plain(value) => self.node(Kind::Object, callable, args),
+            (Shape::Member, [value])
+                if plain(value) && self.names.get(n as usize).is_some_and(|n| !n.is_function()) =>
+            {
+                self.node(Kind::Object, callable, args)
+            }
+            (Shape::Shared, items) if items.iter().all(plain) => self.node(Kind::Attribute, callable, args),
             (Shape::Plain, items) if items.iter().all(plain) => self.node(Kind::Object, callable, args),
             _ => return None,
         };
         self.names.get_mut(n as usize)?.used = true;
         Some(made)
+    }
+
+    /// Whether a container is made of an object's items: whatever the object's class gives for these runs.
+    fn walks(&mut self, n: u32, args: Value) {
+        let Some(name) = self.names.get(n as usize) else { return };
+        let gathers = matches!(
+            name.module.as_str(),
+            "builtins" | "__builtin__" | "collections" | "array" | "io" | "_io"
+        );
+        if !gathers {
+            return;
+        }
+        let Some(items) = self.nodes.get(args).map(|node| node.items().to_vec()) else { return };
+        let class_of = |slot: &Slot| match self
+            .nodes
+            .get(slot.value())
+            .filter(|n| n.kind == Kind::Object)?
+            .class
+            .value()
+        {
+            Value::Global(class) => Some(class),
+            _ => None,
+        };
+        let strange =
+            items.iter().filter_map(class_of).find(|class| self.grant(*class) == Some(Grant::Class));
+        if let Some(class) = strange {
+            let (dotted, of, shown) = (name.dotted(), self.names[class as usize].dotted(), self.render(args));
+            let what = format!("{dotted} asks an object of {of} for its items, which runs that class");
+            self.event_with("pickle-unknown-class", Verdict::Unknown, Some(dotted), Some(shown), what);
+        }
     }
 
     /// Whether a harmless callable is asked for more elements than a pickle of honest make would have it allocate.
@@ -492,7 +541,7 @@ impl Trace<'_> {
                     node.state = state.into();
                     None
                 }
-                None => None,
+                None => self.nodes.was_attribute(target).then(|| "something it looked up".to_owned()),
             },
             _ => None,
         };

@@ -39,16 +39,18 @@ pub(super) enum Shape {
     Rebuild,
     /// Bytes that are a torch file.
     TorchFile,
-    /// One text or number: a member of an enum.
+    /// One text or number: a member of an enum, whose name is spelled as classes are.
     Member,
     /// Texts and numbers only.
     Plain,
+    /// The same; what comes out is the program's own and not the pickle's, so that no state may be put into it.
+    Shared,
 }
 
 use Grant::{Call, Class, Named, Value};
 
 /// What is known, by module and name. `*` as a name stands for every one without a dot; a module that ends in `.*` for
-/// everything below, and itself.
+/// everything below, and itself; `*` in its last part for the parts that begin and end so.
 static KNOWN: &[(&str, &[&str], Grant)] = &[
     // Python's plain values.
     (
@@ -140,7 +142,7 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
     ("re", &["_compile", "compile"], Call(Shape::Plain)),
     ("re", &["RegexFlag"], Call(Shape::Member)),
     ("sre_compile", &["_compile"], Call(Shape::Plain)),
-    ("logging", &["getLogger"], Call(Shape::Plain)),
+    ("logging", &["getLogger"], Call(Shape::Shared)),
     ("operator", &["itemgetter"], Call(Shape::Plain)),
     ("time", &["struct_time"], Value),
     ("types", &["SimpleNamespace"], Value),
@@ -410,7 +412,12 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
     ("torch.ao.nn.*", &["*"], Class),
     ("torch.ao.quantization.*", &["*"], Class),
     ("torch.distributions.*", &["*"], Class),
-    ("torch.utils.data.*", &["*"], Class),
+    // Data pipes open files and unpickle bytes: of this package the classes of data sets and samplers are here alone.
+    ("torch.utils.data.dataset", &["*"], Class),
+    ("torch.utils.data.sampler", &["*"], Class),
+    ("torch.utils.data.distributed", &["DistributedSampler"], Class),
+    ("torch.utils.data.dataloader", &["DataLoader"], Class),
+    ("torch.utils.data", &["TensorDataset", "DataLoader", "RandomSampler", "SequentialSampler"], Class),
     ("torch.amp.grad_scaler", &["*"], Class),
     ("torch.cuda.amp.grad_scaler", &["*"], Class),
     ("torch.distributed.checkpoint.metadata", &["_MEM_FORMAT_ENCODING"], Call(Shape::Member)),
@@ -419,9 +426,12 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
     ("torch.distributed.tensor.*", &["*"], Class),
     ("torch.distributed.fsdp.*", &["*"], Class),
     ("torch.distributed.remote_device", &["_remote_device"], Class),
-    ("torchvision.*", &["*"], Class),
-    ("torchaudio.*", &["*"], Class),
-    ("torchtext.*", &["*"], Class),
+    ("torchvision.models.*", &["*"], Class),
+    ("torchvision.ops.*", &["*"], Class),
+    ("torchvision.transforms.*", &["*"], Class),
+    ("torchaudio.models.*", &["*"], Class),
+    ("torchaudio.transforms.*", &["*"], Class),
+    ("torchtext.vocab.*", &["*"], Class),
     ("torchmetrics.*", &["*"], Class),
     // What trainers write beside weights.
     ("pytorch_lightning.utilities.parsing", &["AttributeDict"], Value),
@@ -435,23 +445,81 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
     ("transformers.trainer_utils", &["*"], Call(Shape::Member)),
     ("transformers.training_args", &["*"], Call(Shape::Member)),
     ("transformers.utils.generic", &["*"], Call(Shape::Member)),
-    ("transformers.*", &["*"], Class),
+    // Models, their configurations and what a trainer saves. Integrations delete folders when they are collected, lazy
+    // modules import what their state names, and some tokenizers start programs.
+    ("transformers.models.*.modeling_*", &["*"], Class),
+    ("transformers.models.*.configuration_*", &["*"], Class),
+    ("transformers.models.*.tokenization_*_fast", &["*"], Class),
+    ("transformers.models.*.image_processing_*", &["*"], Class),
+    ("transformers.models.*.feature_extraction_*", &["*"], Class),
+    ("transformers.modeling_*", &["*"], Class),
+    ("transformers.configuration_*", &["*"], Class),
+    (
+        "transformers.models.*.tokenization_*",
+        &[
+            "AlbertTokenizer",
+            "BartTokenizer",
+            "BertTokenizer",
+            "CLIPTokenizer",
+            "DebertaTokenizer",
+            "DebertaV2Tokenizer",
+            "DistilBertTokenizer",
+            "ElectraTokenizer",
+            "GPT2Tokenizer",
+            "GPTNeoXTokenizer",
+            "LlamaTokenizer",
+            "MPNetTokenizer",
+            "Qwen2Tokenizer",
+            "RobertaTokenizer",
+            "T5Tokenizer",
+            "XLMRobertaTokenizer",
+        ],
+        Class,
+    ),
+    ("transformers.activations", &["*"], Class),
+    ("transformers.pytorch_utils", &["*"], Class),
+    ("transformers.cache_utils", &["*"], Class),
+    ("transformers.generation.configuration_utils", &["*"], Class),
+    ("transformers.tokenization_utils_base", &["*"], Class),
+    ("transformers.tokenization_utils_fast", &["*"], Class),
+    ("transformers.tokenization_utils_tokenizers", &["*"], Class),
+    ("transformers.tokenization_utils", &["*"], Class),
+    ("transformers.feature_extraction_utils", &["*"], Class),
+    ("transformers.image_processing_utils", &["*"], Class),
+    ("transformers.training_args", &["*"], Class),
+    ("transformers.training_args_seq2seq", &["*"], Class),
+    ("transformers.trainer_utils", &["*"], Class),
+    ("transformers.trainer_callback", &["*"], Class),
+    ("transformers.trainer_pt_utils", &["*"], Class),
+    ("transformers.data.data_collator", &["*"], Class),
+    ("transformers.utils.quantization_config", &["*"], Class),
     ("accelerate.utils.dataclasses", &["*"], Call(Shape::Member)),
-    ("accelerate.*", &["*"], Class),
+    ("accelerate.utils.dataclasses", &["*"], Class),
+    ("accelerate.state", &["*"], Class),
+    ("accelerate.hooks", &["*"], Class),
+    ("accelerate.optimizer", &["*"], Class),
+    ("accelerate.scheduler", &["*"], Class),
     ("peft.utils.peft_types", &["*"], Call(Shape::Member)),
     ("peft.*", &["*"], Class),
-    ("trl.*", &["*"], Class),
-    ("huggingface_hub.*", &["*"], Class),
+    ("trl.trainer.*", &["*"], Class),
     ("tokenizers", &["Tokenizer", "AddedToken", "Encoding"], Value),
-    ("tokenizers.*", &["*"], Value),
+    ("tokenizers.*", &["*"], Class),
     ("safetensors.*", &["*"], Class),
     ("sentence_transformers.*", &["*"], Class),
     ("setfit.*", &["*"], Class),
-    ("diffusers.*", &["*"], Class),
-    ("timm.*", &["*"], Class),
-    ("fairseq.*", &["*"], Class),
+    ("diffusers.models.*", &["*"], Class),
+    ("diffusers.schedulers.*", &["*"], Class),
+    ("diffusers.configuration_utils", &["*"], Class),
+    ("timm.models.*", &["*"], Class),
+    ("timm.layers.*", &["*"], Class),
+    ("fairseq.data.dictionary", &["*"], Class),
+    ("fairseq.models.*", &["*"], Class),
+    ("fairseq.modules.*", &["*"], Class),
+    ("fairseq.dataclass.*", &["*"], Class),
     ("ultralytics.nn.*", &["*"], Class),
-    ("deepspeed.*", &["*"], Class),
+    ("deepspeed.runtime.fp16.loss_scaler", &["*"], Class),
+    ("deepspeed.runtime.zero.config", &["*"], Class),
+    ("deepspeed.utils.tensor_fragment", &["*"], Class),
     // scikit-learn and what builds on it. What it carries of others (externals) is not covered.
     ("sklearn.tree._tree", &["Tree"], Value),
     ("sklearn.tree.tree", &["Tree"], Value),
@@ -487,7 +555,9 @@ static KNOWN: &[(&str, &[&str], Grant)] = &[
     ("bertopic.*", &["*"], Class),
     ("gensim.models.*", &["*"], Class),
     ("gensim.corpora.*", &["*"], Class),
-    ("nltk.*", &["*"], Class),
+    ("nltk.stem.*", &["*"], Class),
+    ("nltk.tokenize.*", &["*"], Class),
+    ("nltk.probability", &["*"], Class),
     // pandas.
     ("pandas.core.internals.managers", &["BlockManager", "SingleBlockManager"], Value),
     ("pandas.core.internals.blocks", &["new_block"], Value),
@@ -554,6 +624,123 @@ static SCRIPT: &[(&str, &[&str], Grant)] = &[
     ("__torch__.*", &["*"], Class),
 ];
 
+/// NumPy's universal functions, which compute on arrays and do nothing else.
+static UFUNCS: &[&str] = &[
+    "_arg",
+    "_ones_like",
+    "abs",
+    "absolute",
+    "acos",
+    "acosh",
+    "add",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
+    "asin",
+    "asinh",
+    "atan",
+    "atan2",
+    "atanh",
+    "bitwise_and",
+    "bitwise_count",
+    "bitwise_invert",
+    "bitwise_left_shift",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_right_shift",
+    "bitwise_xor",
+    "cbrt",
+    "ceil",
+    "conj",
+    "conjugate",
+    "copysign",
+    "cos",
+    "cosh",
+    "deg2rad",
+    "degrees",
+    "divide",
+    "divmod",
+    "equal",
+    "exp",
+    "exp2",
+    "expm1",
+    "fabs",
+    "float_power",
+    "floor",
+    "floor_divide",
+    "fmax",
+    "fmin",
+    "fmod",
+    "frexp",
+    "gcd",
+    "greater",
+    "greater_equal",
+    "heaviside",
+    "hypot",
+    "invert",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "isnat",
+    "lcm",
+    "ldexp",
+    "left_shift",
+    "less",
+    "less_equal",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logaddexp",
+    "logaddexp2",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "matmul",
+    "matvec",
+    "maximum",
+    "minimum",
+    "mod",
+    "modf",
+    "multiply",
+    "negative",
+    "nextafter",
+    "not_equal",
+    "positive",
+    "pow",
+    "power",
+    "rad2deg",
+    "radians",
+    "reciprocal",
+    "remainder",
+    "right_shift",
+    "rint",
+    "sign",
+    "signbit",
+    "sin",
+    "sinh",
+    "spacing",
+    "sqrt",
+    "square",
+    "subtract",
+    "tan",
+    "tanh",
+    "true_divide",
+    "trunc",
+    "vecdot",
+    "vecmat",
+];
+
+/// Whether a name is that of a universal function of NumPy's.
+pub(super) fn is_ufunc(name: &str) -> bool {
+    UFUNCS.contains(&name)
+}
+
 /// What is known of a name, if anything is.
 pub(super) fn known(module: &str, name: &str, script: bool) -> Option<Grant> {
     let module = today(module);
@@ -563,11 +750,15 @@ pub(super) fn known(module: &str, name: &str, script: bool) -> Option<Grant> {
     }
     let inside = if script { SCRIPT } else { &[] };
     // What a library carries of others, its tests and its tools are not what its row vouches for.
-    let foreign =
-        module.split('.').any(|p| matches!(p, "externals" | "_vendor" | "vendored" | "tests" | "testing"));
+    let foreign = module.split('.').any(|p| matches!(p, "externals" | "_vendor" | "vendored" | "tests" | "testing"))
+        || below(&module, "sklearn.callback")
+        || module == "sklearn.callback"
+        // A module that imports what its state names.
+        || name.starts_with("_Lazy");
     let found = inside.iter().chain(KNOWN).find(|(m, names, _)| {
         let fits = match m.strip_suffix(".*") {
             Some(root) => !foreign && (module == root || below(&module, root)),
+            None if m.contains('*') => !foreign && is_part(&module, m),
             None => module == *m,
         };
         fits && names.iter().any(|n| if *n == "*" { is_plain(name) } else { *n == name })
@@ -580,6 +771,19 @@ fn cython(module: &str, name: &str) -> bool {
     const LIBRARIES: &[&str] =
         &["numpy.random", "sklearn", "hdbscan", "pandas._libs", "scipy", "lightgbm", "gensim"];
     name.strip_prefix("__pyx_unpickle_").is_some_and(is_plain) && LIBRARIES.iter().any(|l| below(module, l))
+}
+
+/// Whether a module is one of a row such as `package.*.modeling_*`: its last part fits, and it stands below the package.
+fn is_part(module: &str, row: &str) -> bool {
+    let (Some((package, last)), Some((root, part))) = (module.rsplit_once('.'), row.rsplit_once('.')) else {
+        return false;
+    };
+    let placed = match root.strip_suffix(".*") {
+        Some(root) => package == root || below(package, root),
+        None => package == root,
+    };
+    let Some((begins, ends)) = part.split_once('*') else { return false };
+    placed && last.strip_prefix(begins).and_then(|l| l.strip_suffix(ends)).is_some_and(|l| !l.is_empty())
 }
 
 fn below(module: &str, root: &str) -> bool {

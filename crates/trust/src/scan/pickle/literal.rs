@@ -90,7 +90,9 @@ fn unquote(line: &[u8]) -> Vec<u8> {
             b'v' => out.push(11),
             b'x' => out.push(digits(&mut rest, 0, 16, 2)),
             b'0'..=b'7' => out.push(digits(&mut rest, u32::from(escape - b'0'), 8, 2)),
-            other => out.push(other),
+            b'\\' | b'\'' | b'"' => out.push(escape),
+            // What is no escape stays as it is.
+            other => out.extend([b'\\', other]),
         }
     }
     out
@@ -105,6 +107,12 @@ fn unescape(line: &[u8]) -> Vec<u8> {
         let digits = match (byte, tail.first()) {
             (b'\\', Some(b'u')) => 4,
             (b'\\', Some(b'U')) => 8,
+            // Two backslashes are no beginning of an escape.
+            (b'\\', Some(b'\\')) => {
+                out.push_str("\\\\");
+                rest = &tail[1..];
+                continue;
+            }
             _ => {
                 out.push(char::from(*byte));
                 continue;

@@ -442,7 +442,8 @@ impl<'a> Trace<'a> {
 
     fn decimal(&mut self) -> Result<u64, Fault> {
         let line = self.short_line()?.unwrap_or_default();
-        let number = std::str::from_utf8(&line).ok().and_then(|l| l.trim().parse().ok());
+        // Python reads `1_000`, too.
+        let number = std::str::from_utf8(&line).ok().and_then(|l| l.trim().replace('_', "").parse().ok());
         number.ok_or_else(|| broken("has no number"))
     }
 

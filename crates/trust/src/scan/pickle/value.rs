@@ -153,12 +153,20 @@ const NODES: usize = 1 << 15;
 pub(super) struct Nodes {
     ring: Vec<Node>,
     made: u64,
+    /// Which nodes were attributes, up to a bound past which every lost one may have been.
+    attributes: std::collections::HashSet<u64>,
 }
+
+/// How many attributes are remembered.
+const ATTRIBUTES: usize = 1 << 16;
 
 impl Nodes {
     pub(super) fn push(&mut self, node: Node) -> Value {
         let number = self.made;
         self.made += 1;
+        if node.kind == Kind::Attribute && self.attributes.len() < ATTRIBUTES {
+            self.attributes.insert(number);
+        }
         match self.ring.get_mut(number as usize % NODES) {
             Some(place) => *place = node,
             None => self.ring.push(node),
@@ -171,6 +179,12 @@ impl Nodes {
         (number < self.made && self.made - number <= NODES as u64)
             .then(|| self.ring.get(number as usize % NODES))
             .flatten()
+    }
+
+    /// Whether a node that is not kept any more was, or may have been, an attribute.
+    pub(super) fn was_attribute(&self, value: Value) -> bool {
+        let Value::Node(number) = value else { return false };
+        self.attributes.contains(&number) || self.attributes.len() >= ATTRIBUTES
     }
 
     pub(super) fn get_mut(&mut self, value: Value) -> Option<&mut Node> {
