@@ -17,6 +17,7 @@ mod opcode;
 mod render;
 mod search;
 pub(super) mod stdlib;
+mod table;
 #[cfg(test)]
 mod tests;
 mod trace;
