@@ -1,9 +1,10 @@
-"""Runs one scanner over the corpus, a process a file: `scanners.py TOOL CORPUS KEPT.jsonl [COMMAND]`.
+"""Runs one scanner over the corpus: `scanners.py TOOL CORPUS KEPT.jsonl [COMMAND]`.
 
 TOOL is picklescan, picklescan-strict, modelscan, fickling or modelaudit, run by the Python they are installed in, or
-weighbridge, whose COMMAND is run. The command line of each tool is called as a user calls it, in a fork of a process that has it imported already, so
-that its start is not paid a thousand times; the time that counts is that of the fork. Each file has 60 seconds and
-8 GiB of addresses. Nothing reaches a network: the proxies lead nowhere. No file is loaded by anything but the scanners.
+weighbridge, whose COMMAND is run. The command line of picklescan and fickling is called as a user calls it, in a fork of a
+process that has it imported already, so that its start is not paid a thousand times; the time that counts is that of the fork.
+modelscan and modelaudit are asked as libraries by a process that goes on, since they take seconds to begin. Each file has 60
+seconds, a fork 8 GiB of addresses. Nothing reaches a network: the proxies lead nowhere. No file is loaded by anything but the scanners.
 
 A line of KEPT.jsonl is {"key", "path", "verdict", "exit", "seconds", "detail"}. It is kept: what a tool said of a file by
 this name with these bytes is not asked again, since one of them takes seconds a file. What each tool says is mapped so:
@@ -193,6 +194,60 @@ def forked(main, arguments, folder):
     return "crash" if code == 70 else code
 
 
+def library(name):
+    """How a scanner is asked as a library: a function from a path to exit code and report, of a process that goes on.
+
+    modelscan and modelaudit take seconds for what they import and build before they look at a file; as their commands, a
+    process each, they would take hours. What they say of a file is the same."""
+    if name == "modelscan":
+        from modelscan.modelscan import ModelScan
+
+        def ask(path):
+            scan = ModelScan()
+            result = scan.scan(path)
+            if not scan.scanned:
+                return 3, result
+            return (2 if scan.errors else 1 if scan.issues.all_issues else 0), result
+
+        return ask
+    from modelaudit.core import scan_model_directory_or_file
+    from modelaudit.core_results import determine_exit_code
+
+    def ask(path):
+        result = scan_model_directory_or_file(path, timeout=SECONDS, cache_enabled=False)
+        return determine_exit_code(result), json.loads(result.model_dump_json())
+
+    return ask
+
+
+class Late(BaseException):
+    """A file took its time."""
+
+
+def asked(tool, ask, path):
+    """As `look`, in this process. The bound on time is a signal, which a call into a library without Python delays."""
+
+    def late(*_):
+        raise Late
+
+    signal.signal(signal.SIGALRM, late)
+    signal.alarm(SECONDS)
+    started = time.monotonic()
+    verdict, code, detail = None, None, ""
+    try:
+        code, report = ask(str(path))
+        verdict = tool.read(code, "", json.dumps(report, default=str))
+    except Late:
+        verdict = "timeout"
+    except BaseException as error:
+        verdict, detail = "crash", f"{type(error).__name__}: {error}"[:300]
+    finally:
+        signal.alarm(0)
+    if verdict is None:
+        verdict = "clean" if code == 0 else "error"
+    return {"verdict": verdict, "exit": code, "seconds": time.monotonic() - started, "detail": detail}
+
+
 RANK = ["skipped", "clean", "error", "crash", "timeout", "unknown", "dangerous"]
 
 
@@ -256,8 +311,15 @@ def main(name, corpus, kept, command=None):
 
         version = f"{name} {version_of(name.removesuffix('-strict'))} {SECONDS}"
         tool = TOOLS[name]()
-        entry = tool.load()
-        run = lambda path: look(tool, entry, path)  # noqa: E731
+        if name in ("modelscan", "modelaudit"):
+            import logging
+
+            logging.disable(logging.CRITICAL)
+            ask = library(name)
+            run = lambda path: asked(tool, ask, path)  # noqa: E731
+        else:
+            entry = tool.load()
+            run = lambda path: look(tool, entry, path)  # noqa: E731
     answers = {}
     # A run that was stopped leaves its shares beside the whole.
     for file in [kept, *kept.parent.glob(f"{kept.name}.*")]:

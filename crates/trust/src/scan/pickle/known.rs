@@ -59,7 +59,7 @@ pub(super) fn known(module: &str, name: &str, script: bool) -> Option<Grant> {
     let module = today(module);
     // What Cython writes to rebuild an object of a class, from the class, a checksum and the state.
     if cython(&module, name) {
-        return Some(Call(Shape::Instance));
+        return Some(Grant::Call(Shape::Instance));
     }
     let inside = if script { SCRIPT } else { &[] };
     // What a library carries of others, its tests and its tools are not what its row vouches for.
