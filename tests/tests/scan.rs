@@ -192,3 +192,64 @@ fn no_benign_file_is_called_dangerous() {
     println!("{} benign files, {unknown} of them unknown", files.len());
     listed(&faults);
 }
+
+/// Whether a path fits a pattern in which `*` stands for any characters.
+fn fits(pattern: &str, path: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = parts.next().and_then(|first| path.strip_prefix(first)) else { return false };
+    let parts: Vec<&str> = parts.collect();
+    let Some((last, middle)) = parts.split_last() else { return rest.is_empty() };
+    for part in middle {
+        match rest.find(part) {
+            Some(at) => rest = &rest[at + part.len()..],
+            None => return false,
+        }
+    }
+    rest.ends_with(last)
+}
+
+/// The text of every source file of Rust below a folder.
+fn sources(folder: &Path, out: &mut String) {
+    for entry in std::fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, out);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            out.push_str(&std::fs::read_to_string(&path).expect("a source file"));
+        }
+    }
+}
+
+#[test]
+fn every_file_and_test_of_the_table_is_there() {
+    let (_folder, files) = build("hostile");
+    let mut code = String::new();
+    for folder in ["crates/formats", "crates/trust", "tests/tests"] {
+        sources(&workspace().join(folder), &mut code);
+    }
+    let page = std::fs::read_to_string(workspace().join("docs/scan-corpus.md")).expect("the page");
+    let (_, section) = page.split_once("\n## What each part stands for\n").expect("the section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let (mut rows, mut missing) = (0, Vec::new());
+    for row in section.lines().filter(|l| l.starts_with("| ") && l.contains('`')) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let quoted =
+            |cell: &str| -> Vec<String> { cell.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+        let [_, patterns, tests] = cells[..] else { panic!("a row of {} cells: {row}", cells.len()) };
+        rows += 1;
+        for pattern in quoted(patterns) {
+            let there = files.iter().any(|f| {
+                let path = f.path.to_string_lossy();
+                path.split_once('/').is_some_and(|(_, below)| fits(&pattern, below))
+            });
+            if !there {
+                missing.push(pattern);
+            }
+        }
+        let named = quoted(tests);
+        assert!(!named.is_empty(), "no test in {row}");
+        missing.extend(named.into_iter().filter(|test| !code.contains(&format!("fn {test}("))));
+    }
+    assert!(rows >= 25, "{rows} rows");
+    listed(&missing);
+}
