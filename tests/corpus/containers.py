@@ -84,6 +84,14 @@ def plain(corpus):
     add("gz-of-zip.pt.gz", gzip.compress(torch_zip(EVIL_STATE), mtime=0), "a torch file in gzip")
     add("gz-members.gz", gzip.compress(pickled(WEIGHTS), mtime=0) + gzip.compress(HOSTILE, mtime=0), "the second member of a gzip file")
     add("gz-cut.pkl.gz", gzip.compress(HOSTILE + b"\0" * 5000, mtime=0)[:-9], "a gzip file that is cut off behind the pickle", "not-clean", None)
+    objects = npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", HOSTILE)
+    add("npz-in-tar.tar", tarred(("arrays.npz", zipped(Entry("names.npy", objects, method=8)))), "an object array in an npz in a tar")
+    add("npz-in-tar.tar.gz", tarred(("arrays.npz", zipped(Entry("names.npy", objects))), mode="gz"), "an object array in an npz in a tar.gz")
+    inner = tarred(("model.pkl.xz", lzma.compress(HOSTILE)), mode="bz2")
+    add("four-containers.zip", zipped(Entry("a.tar.bz2", inner, method=8)), "a pickle in xz in a tar in bzip2 in a zip")
+    add("gz-in-zip-in-gz.gz", gzip.compress(zipped(Entry("w.joblib", zlib.compress(HOSTILE))), mtime=0), "a pickle in zlib in a zip in gzip")
+    wide = [{"id": lzma.FILTER_LZMA2, "dict_size": 96 << 20}]
+    add("wide-dictionary.pkl.xz", lzma.compress(HOSTILE, filters=wide), "xz with a dictionary past what is given to it", "not-clean", None)
     bomb = gzip.compress(b"\0" * 64 * 2**20, mtime=0)
     corpus.hostile("containers", "bomb.pkl.gz", bomb, "64 MiB of zeros in 64 KiB of gzip", "not-clean")
     corpus.hostile("containers", "bomb-then-call.pkl.gz", gzip.compress(pickled(b"\0" * 32 * 2**20) + HOSTILE, mtime=0),

@@ -95,8 +95,11 @@ def hdf5(corpus):
         ("shape-bomb.h5", "CVE-2026-0897: a dataset of 2^45 floats without one of them", None),
         ("shape-bomb-latest.h5", "the same, in the newest layout of HDF5", None),
         ("pickled-attribute.h5", "a pickle in an attribute, as PyTables writes them", None),
+        ("vlen-chunked.h5", "a pickle in a dataset of variable length, in chunks", "os.system"),
+        ("opaque-chunked.h5", "a pickle in opaque elements, in chunks", None),
+        ("opaque-packed.h5", "the same, compressed", None),
     ]:
-        expect = "not-clean" if name in ("own-class.h5", "shape-bomb.h5", "shape-bomb-latest.h5", "pickled-attribute.h5", "virtual.h5") else "dangerous"
+        expect = "not-clean" if name in ("own-class.h5", "shape-bomb.h5", "shape-bomb-latest.h5", "pickled-attribute.h5", "virtual.h5", "opaque-chunked.h5", "opaque-packed.h5") else "dangerous"
         data = (HDF5 / name).read_bytes()
         corpus.hostile("hdf5", name, data, about, expect, callable)
     corpus.bounded("hdf5", "group-loop.h5", (HDF5 / "group-loop.h5").read_bytes(), "groups inside themselves")

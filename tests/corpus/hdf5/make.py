@@ -101,6 +101,13 @@ def structure():
     with h5py.File(HERE / "pickled-attribute.h5", "w") as file:
         pickled = b"\x80\x04cos\nsystem\n(X\x10\x00\x00\x00echo weighbridgetR."
         file.create_dataset("t", data=np.zeros(2, "f4")).attrs["FIELD"] = np.void(pickled)
+    with h5py.File(HERE / "vlen-chunked.h5", "w") as file:
+        rows = file.create_dataset("x", (1,), dtype=h5py.vlen_dtype(np.uint8), chunks=(1,))
+        rows[0] = np.frombuffer(pickled, np.uint8)
+    with h5py.File(HERE / "opaque-chunked.h5", "w") as file:
+        file.create_dataset("x", data=np.array([np.void(pickled)]), chunks=(1,))
+    with h5py.File(HERE / "opaque-packed.h5", "w") as file:
+        file.create_dataset("x", data=np.array([np.void(pickled)]), chunks=(1,), compression="gzip")
     with h5py.File(HERE / "benign-plain.h5", "w") as file:
         file.create_dataset("a/b", data=np.arange(6, dtype="f4").reshape(2, 3), compression="gzip")
         file["soft"] = h5py.SoftLink("/a/b")
