@@ -1,7 +1,7 @@
 //! `cargo xtask scanners`: Weighbridge's scanner and the others from PyPI on the corpus of `tests/corpus`, in one table.
 //!
-//! The others live in an environment of their own, pinned in `xtask/scanners.txt`. Each is run as its command on each
-//! file, offline, with a bound on time and memory; nothing is loaded by anything else. What they said is kept below
+//! The others live in an environment of their own, pinned in `xtask/scanners.txt`. Each is run on each file, as its
+//! command or as a library, offline, with a bound on time; nothing is loaded by anything else. What they said is kept below
 //! `target/scanners`, by version and content, since one of them takes seconds a file.
 
 use std::path::PathBuf;
