@@ -22,8 +22,10 @@ pub(crate) fn prepare(path: &std::path::Path) {
 #[cfg(all(target_os = "linux", target_env = "gnu", target_pointer_width = "64"))]
 fn take_large_steps(wanted: u64) {
     const HUGE: usize = 2 << 20;
-    const MOST_MAPPED: i32 = 32 << 20;
-    let step = wanted.clamp(32 << 20, 512 << 20) as i32;
+    const MOST_MAPPED: i32 = 4 << 20;
+    // What the allocator has at hand it cuts large buffers from too, and what those leave behind when they grow is lost:
+    // no more than may be wasted.
+    let step = wanted.clamp(4 << 20, 8 << 20) as i32;
     // SAFETY: getrlimit writes one rlimit, which is plain integers. mallopt sets parameters of the allocator, before any other thread runs. The block is freed where it
     // was taken. sbrk(0) only asks where the heap ends; the range below it is the heap's own, since the block's
     // allocation has just extended it by a step, and MADV_HUGEPAGE changes no content. Failures change nothing.

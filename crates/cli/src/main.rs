@@ -3,6 +3,7 @@
 mod commands;
 mod exit;
 mod heap;
+mod limits;
 mod output;
 mod progress;
 mod values;
@@ -25,6 +26,9 @@ use crate::exit::Exit;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// The memory that what is read of a file may take, for files that are trusted to need more than 44 MiB
+    #[arg(long, global = true, value_name = "SIZE", value_parser = output::parse_size)]
+    memory: Option<u64>,
 }
 
 #[derive(clap::Subcommand)]
@@ -139,6 +143,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e).into(),
     };
+    limits::allow(cli.memory);
     let exit = cli.command.run().unwrap_or_else(|e| {
         output::print_error(&e, cli.command.json());
         if e.kind() == ErrorKind::Cancelled { Exit::Interrupted } else { Exit::of_error() }

@@ -3,9 +3,13 @@
 //! It accepts RFC 8259 and nothing more. Where JSON leaves room it is as strict as serde_json: lone surrogates,
 //! numbers beyond an f64 and deep nesting are refused.
 
+mod feed;
+
 use std::borrow::Cow;
 
 use crate::error::{Error, Result};
+
+pub(crate) use feed::Feed;
 
 /// How deep a value that is skipped may nest. serde_json stops at 127.
 const DEPTH: usize = 64;
@@ -22,14 +26,6 @@ pub(crate) struct Lexer<'a> {
 impl<'a> Lexer<'a> {
     pub(crate) fn new(text: &'a str, base: u64) -> Self {
         Self { text, at: 0, base }
-    }
-
-    /// Checks that `bytes` are UTF-8 without a byte-order mark.
-    pub(crate) fn from_bytes(bytes: &'a [u8], base: u64) -> Result<Self> {
-        let text = std::str::from_utf8(bytes).map_err(|e| {
-            Error::malformed("the JSON text is not UTF-8").at_offset(base + e.valid_up_to() as u64)
-        })?;
-        Ok(Self::new(text, base))
     }
 
     /// `what` at the current position.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use crate::account::Account;
 use crate::archive::{Archive, Metadata, Note};
 use crate::error::{Error, Result};
 use crate::flat;
@@ -32,15 +33,16 @@ pub(crate) fn to_text(
         return Ok(None);
     }
     let name = |i: u32| tensors.get(i as usize).filter(|_| written(i as usize)).map(|t| t.name());
-    if let Some(text) = values_json::encode(values, name, MAX_VALUES) {
+    // Values and their text are in memory side by side.
+    let most = MAX_VALUES.min(usize::try_from(options.limits.memory / 6).unwrap_or(MAX_VALUES));
+    if let Some(text) = values_json::encode(values, name, most) {
         notes.push(Note::changed(format!(
             "{}, and the containers around, are kept as text under {VALUES_KEY:?}",
             flat::others(left.count)
         )));
         return Ok(Some(text));
     }
-    let what =
-        format!("more than {MAX_VALUES} bytes would be needed for {}: {named}", flat::others(left.count));
+    let what = format!("more than {most} bytes would be needed for {}: {named}", flat::others(left.count));
     if !options.allow_loss {
         return Err(Error::invalid_options(what).with_hint(
             "select the part that is wanted, ask for the values to be dropped, or allow the loss",
@@ -54,12 +56,12 @@ pub(crate) fn to_text(
 pub(crate) fn from_text(
     infos: &[TensorInfo],
     metadata: &mut Metadata,
-    limits: &Limits,
+    (limits, account): (&Limits, &mut Account),
     notes: &mut Vec<Note>,
 ) -> Option<Values> {
     let at = metadata.iter().position(|(key, _)| key == VALUES_KEY)?;
     let numbers: HashMap<&str, u32> = infos.iter().map(TensorInfo::name).zip(0..).collect();
-    match values_json::decode(&metadata[at].1, |name| numbers.get(name).copied(), limits) {
+    match values_json::decode(&metadata[at].1, |name| numbers.get(name).copied(), limits, account) {
         Ok(values) => {
             metadata.remove(at);
             Some(values)

@@ -10,6 +10,7 @@
     allow(dead_code, unused_imports)
 )]
 
+mod account;
 mod archive;
 pub mod backends;
 mod convert;

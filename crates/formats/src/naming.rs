@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use crate::account::{Account, block};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::value::{Object, Value, ValueId, Values};
@@ -40,7 +41,11 @@ pub(crate) struct Named {
 /// [`Value::Tensor`] so that it counts the names. A tensor under several names appears under each.
 ///
 /// The second result says whether names had to be told apart by a number, because two paths read the same.
-pub(crate) fn name_tensors(values: &mut Values, limits: &Limits) -> Result<(Vec<Named>, bool)> {
+pub(crate) fn name_tensors(
+    values: &mut Values,
+    limits: &Limits,
+    account: &mut Account,
+) -> Result<(Vec<Named>, bool)> {
     let Some(root) = values.root() else { return Ok((Vec::new(), false)) };
     if let Value::Tensor(raw) = *values.get(root) {
         *values.get_mut(root) = Value::Tensor(0);
@@ -52,23 +57,27 @@ pub(crate) fn name_tensors(values: &mut Values, limits: &Limits) -> Result<(Vec<
     // One tensor that many paths lead to has as many names, so two kilobytes could have billions of them: what naming
     // costs is held to a multiple of the values.
     let most = (values.len() as u64).saturating_mul(16).saturating_add(20_000).min(limits.values);
-    let walked = match Walk::new(values, limits, None, cheap).run(root)? {
+    let before = account.left();
+    let walked = match Walk::new(values, limits, None, cheap, account)?.run(root)? {
         Some(walked) => Some(walked),
         None => {
-            let leads = leads_to_tensor(values);
-            Walk::new(values, limits, Some(&leads), most).run(root)?
+            account.refund(before - account.left());
+            let leads = leads_to_tensor(values, account)?;
+            Walk::new(values, limits, Some(&leads), most, account)?.run(root)?
         }
     };
     let Some((named, renamed, slots)) = walked else {
         let what = format!("naming the tensors takes more than {most} steps or {} levels", limits.depth);
-        return Err(Error::limit(what));
+        return Err(Error::limit(what).with_hint("raise Limits::values and Limits::depth"));
     };
     renumber(values, &named, &slots)?;
     Ok((named, renamed))
 }
 
 /// Which values have a tensor at or below them, by walking the references backwards.
-fn leads_to_tensor(values: &Values) -> Vec<bool> {
+fn leads_to_tensor(values: &Values, account: &mut Account) -> Result<Vec<bool>> {
+    let before = account.left();
+    account.charge_items::<[u32; 4]>(values.len())?;
     let mut starts = vec![0u32; values.len() + 1];
     for id in values.ids() {
         values.parts(id, |part| starts[part.index() + 1] += 1);
@@ -76,6 +85,7 @@ fn leads_to_tensor(values: &Values) -> Vec<bool> {
     for i in 1..starts.len() {
         starts[i] += starts[i - 1];
     }
+    account.charge_items::<u32>(starts[values.len()] as usize)?;
     let mut parents = vec![0u32; starts[values.len()] as usize];
     let mut next = starts.clone();
     for id in values.ids() {
@@ -99,11 +109,15 @@ fn leads_to_tensor(values: &Values) -> Vec<bool> {
             }
         }
     }
-    leads
+    account.refund(before - account.left());
+    Ok(leads)
 }
 
 struct Walk<'a> {
     values: &'a Values,
+    account: &'a mut Account,
+    /// What stack and children took at most.
+    held: u64,
     leads: Option<&'a [bool]>,
     budget: u64,
     depth: u32,
@@ -128,13 +142,25 @@ type Walked = (Vec<Named>, bool, Vec<Slot>);
 const FREE_NAME_BYTES: usize = 16 << 20;
 const NAME_BYTES: usize = 512;
 
+/// What a name takes beside its text: in the list, in the table of names that are there, and its place.
+const NAMED: u64 = (size_of::<Named>() + size_of::<Slot>() + 2 * size_of::<Arc<str>>()) as u64;
+
 /// The longest name, in bytes.
 const LONGEST: usize = 1 << 16;
 
 impl<'a> Walk<'a> {
-    fn new(values: &'a Values, limits: &Limits, leads: Option<&'a [bool]>, budget: u64) -> Self {
-        Self {
+    fn new(
+        values: &'a Values,
+        limits: &Limits,
+        leads: Option<&'a [bool]>,
+        budget: u64,
+        account: &'a mut Account,
+    ) -> Result<Self> {
+        account.charge_items::<u16>(values.len())?;
+        Ok(Self {
             values,
+            account,
+            held: 0,
             leads,
             budget,
             depth: limits.depth,
@@ -148,7 +174,7 @@ impl<'a> Walk<'a> {
             named: Vec::new(),
             slots: Vec::new(),
             renamed: false,
-        }
+        })
     }
 
     /// `None` if the budget or the depth does not suffice.
@@ -184,6 +210,7 @@ impl<'a> Walk<'a> {
             if let Value::Tensor(raw) = *self.values.get(id) {
                 let Some(left) = self.text.checked_sub(self.path.len()) else { return Ok(None) };
                 self.text = left;
+                self.account.charge(NAMED + block(16 + self.path.len()))?;
                 let name = self.unique();
                 self.named.push(Named { name, raw });
                 self.slots.push(slot);
@@ -206,6 +233,10 @@ impl<'a> Walk<'a> {
             }
             self.children = children;
             self.children.clear();
+            let held = self.stack.capacity() * size_of::<Step>()
+                + self.children.capacity() * size_of::<(Component, ValueId, u32)>();
+            self.account.charge((held as u64).saturating_sub(self.held))?;
+            self.held = self.held.max(held as u64);
         }
         Ok(Some((self.named, self.renamed, self.slots)))
     }
@@ -249,19 +280,22 @@ impl<'a> Walk<'a> {
 
     /// Lists the parts of a container that may lead to tensors, with the number by which `renumber` finds each.
     fn children(&mut self, id: ValueId) {
-        let children = &mut self.children;
+        let mut children = std::mem::take(&mut self.children);
+        // What leads nowhere is left out at once: a vocabulary has a million parts.
         match self.values.get(id) {
             Value::List(parts) | Value::Tuple(parts) => {
-                children.extend(parts.iter().enumerate().map(|(i, &p)| (Component::Index(i), p, i as u32)));
+                let wanted = parts.iter().enumerate().filter(|(_, p)| self.wanted(**p));
+                children.extend(wanted.map(|(i, &p)| (Component::Index(i), p, i as u32)));
             }
             Value::Dict(dict) => {
-                let entries = dict.entries.iter().enumerate();
-                children.extend(entries.map(|(i, &(k, v))| (Component::Key(k), v, i as u32)));
+                let wanted = dict.entries.iter().enumerate().filter(|(_, e)| self.wanted(e.1));
+                children.extend(wanted.map(|(i, &(k, v))| (Component::Key(k), v, i as u32)));
                 children.extend(dict.attributes.map(|a| (Component::Same, a, u32::MAX)));
             }
-            Value::Object(object) => object_children(self.values, object, children),
+            Value::Object(object) => object_children(self.values, object, &mut children),
             _ => {}
         }
+        self.children = children;
     }
 }
 

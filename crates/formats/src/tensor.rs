@@ -17,9 +17,8 @@ pub struct TensorInfo {
     name: Arc<str>,
     dtype: DType,
     shape: Shape,
-    elements: u64,
     bytes: u64,
-    view: Option<View>,
+    view: Option<Box<View>>,
     requires_grad: bool,
     parameter: bool,
 }
@@ -43,18 +42,17 @@ impl TensorInfo {
     pub fn new(name: impl Into<Arc<str>>, dtype: DType, shape: impl Into<Shape>) -> Result<Self> {
         let (name, shape) = (name.into(), shape.into());
         let elements = element_count(&shape);
-        let sized = elements.and_then(|n| dtype.bytes(n).map(|b| (n, b)));
-        let Some((elements, bytes)) = sized else {
+        let Some(bytes) = elements.and_then(|n| dtype.bytes(n)) else {
             let what =
                 format!("shape {:?} of {dtype} is no whole number of bytes that fits 64 bits", &shape[..]);
             return Err(Error::malformed(what).with_tensor(&*name));
         };
-        Ok(Self { name, dtype, shape, elements, bytes, view: None, requires_grad: false, parameter: false })
+        Ok(Self { name, dtype, shape, bytes, view: None, requires_grad: false, parameter: false })
     }
 
     /// Says which part of which storage this tensor is.
     pub fn with_view(mut self, view: View) -> Self {
-        self.view = Some(view);
+        self.view = Some(Box::new(view));
         self
     }
 
@@ -108,7 +106,8 @@ impl TensorInfo {
 
     /// The number of elements.
     pub fn elements(&self) -> u64 {
-        self.elements
+        // That it fits was found out when the tensor was described.
+        element_count(&self.shape).unwrap_or(0)
     }
 
     /// The bytes of the elements one after another, whatever the storage holds.
@@ -118,7 +117,7 @@ impl TensorInfo {
 
     /// The part of a storage that this is, where the archive has storages.
     pub fn view(&self) -> Option<&View> {
-        self.view.as_ref()
+        self.view.as_deref()
     }
 
     /// Whether the elements lie one after another in row-major order.

@@ -13,6 +13,12 @@ use crate::error::{Error, Result};
 pub struct ValueId(u32);
 
 impl ValueId {
+    /// The value of an index in the arena.
+    #[cfg(feature = "pickle")]
+    pub(crate) fn at(index: u32) -> Self {
+        Self(index)
+    }
+
     /// The index in the arena.
     pub fn index(self) -> usize {
         self.0 as usize

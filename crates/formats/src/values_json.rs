@@ -19,6 +19,7 @@
 
 use std::fmt::Write as _;
 
+use crate::account::{Account, parts_of};
 use crate::error::{Error, Result};
 use crate::json::{Lexer, push_string};
 use crate::limits::Limits;
@@ -187,8 +188,13 @@ fn push_float(out: &mut String, x: f64) {
 ///
 /// # Errors
 /// `Malformed` for anything that [`encode`] would not write, unknown tensors included; `LimitExceeded` past
-/// `limits.values`.
-pub(crate) fn decode(text: &str, tensor: impl Fn(&str) -> Option<u32>, limits: &Limits) -> Result<Values> {
+/// `limits.values`, or of the account.
+pub(crate) fn decode(
+    text: &str,
+    tensor: impl Fn(&str) -> Option<u32>,
+    limits: &Limits,
+    account: &mut Account,
+) -> Result<Values> {
     let mut lexer = Lexer::new(text, 0);
     lexer.expect(b'{')?;
     named(&mut lexer, "version")?;
@@ -211,6 +217,7 @@ pub(crate) fn decode(text: &str, tensor: impl Fn(&str) -> Option<u32>, limits: &
                 return Err(Error::limit(format!("more than {} values", limits.values)));
             }
             counting.skip()?;
+            account.charge_items::<(Value, ValueId)>(1)?;
             values.push(Value::None)?;
             if !counting.more(b']')? {
                 break;
@@ -229,6 +236,7 @@ pub(crate) fn decode(text: &str, tensor: impl Fn(&str) -> Option<u32>, limits: &
     lexer.expect(b'[')?;
     for &id in &ids {
         let node = Reader { lexer: &mut lexer, find: &find, tensor: &tensor }.node()?;
+        account.charge(parts_of(&node))?;
         *values.get_mut(id) = node;
         lexer.more(b']')?;
     }
@@ -457,7 +465,8 @@ mod tests {
 
     fn read(text: &str) -> Result<Values> {
         let index = |name: &str| NAMES.iter().position(|n| *n == name).map(|i| i as u32);
-        decode(text, index, &Limits::default())
+        let roomy = Limits::within(1 << 30);
+        decode(text, index, &roomy, &mut Account::new(&roomy))
     }
 
     fn write(values: &Values) -> String {
@@ -613,7 +622,7 @@ mod tests {
             assert!(read(bad).is_err(), "{bad}");
         }
         let few = Limits { values: 1, ..Limits::default() };
-        let error = decode(&nodes("0,0"), |_| None, &few).map(|_| ()).unwrap_err();
+        let error = decode(&nodes("0,0"), |_| None, &few, &mut Account::new(&few)).map(|_| ()).unwrap_err();
         assert_eq!(error.kind(), crate::ErrorKind::LimitExceeded);
     }
 

@@ -14,8 +14,10 @@ use weighbridge_formats::{DType, Error, Limits, Result, Source};
 
 /// The longest config that is read. The largest in use name twenty thousand classes, twice, in 2 MB.
 const MOST_BYTES: u64 = 8 << 20;
-/// The most values that it may have.
-const MOST_VALUES: usize = 500_000;
+
+/// How to raise the limit.
+const RAISE: &str =
+    "if you trust the file, allow more: `--memory 2GiB` of the command, Limits::memory of the library";
 
 /// A JSON object with its text.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,11 +53,25 @@ impl Config {
         let path = path.as_ref();
         let read = || {
             let source = Source::open(path)?;
-            let limits = Limits { header_bytes: limits.header_bytes.min(MOST_BYTES), ..limits.clone() };
-            let bytes = source.read_vec(0, source.len(), &limits)?;
-            // Parsed, a number of one digit takes thirty times what it takes in the file.
-            if bytes.iter().filter(|&&b| b == b',').count() > MOST_VALUES {
-                return Err(Error::limit(format!("a config has more than {MOST_VALUES} values")));
+            let limits = Limits {
+                header_bytes: limits.header_bytes.min(MOST_BYTES.max(limits.memory / 6)),
+                ..limits.clone()
+            };
+            let bytes = source.read_vec(0, source.len(), &limits).map_err(|e| e.with_hint(RAISE))?;
+            // Parsed, a number of one digit takes thirty times what it takes in the file, and an empty object a hundred.
+            let mut taken = 3 * bytes.len() as u64;
+            for byte in &bytes {
+                taken += match byte {
+                    b',' => 160,
+                    b'[' => 96,
+                    b'{' => 400,
+                    _ => 0,
+                };
+            }
+            if taken > limits.memory {
+                let what =
+                    format!("the config would take {taken} bytes of memory; the limit is {}", limits.memory);
+                return Err(Error::limit(what).with_hint(RAISE));
             }
             let text = String::from_utf8(bytes).map_err(|e| {
                 Error::malformed("this is no UTF-8").at_offset(e.utf8_error().valid_up_to() as u64)
@@ -395,9 +411,15 @@ mod tests {
         let text = |values: usize| format!("{{\"x\": [{}1]}}", "1,".repeat(values));
         std::fs::write(&path, text(10_000)).unwrap();
         Config::read(&path, &Limits::default()).unwrap();
-        std::fs::write(&path, text(MOST_VALUES + 1)).unwrap();
+        std::fs::write(&path, text(300_000)).unwrap();
         let error = Config::read(&path, &Limits::default()).unwrap_err();
-        assert!(error.kind() == ErrorKind::LimitExceeded && error.to_string().contains("500000"), "{error}");
+        assert!(
+            error.kind() == ErrorKind::LimitExceeded && error.hint().is_some_and(|h| h.contains("--memory")),
+            "{error}"
+        );
+        Config::read(&path, &Limits::within(1 << 30)).unwrap();
+        std::fs::write(&path, format!("{{\"x\": [{}{{}}]}}", "{},".repeat(200_000))).unwrap();
+        assert_eq!(Config::read(&path, &Limits::default()).unwrap_err().kind(), ErrorKind::LimitExceeded);
         std::fs::write(&path, format!("{{\"x\": \"{}\"}}", "a".repeat(MOST_BYTES as usize))).unwrap();
         assert_eq!(Config::read(&path, &Limits::default()).unwrap_err().kind(), ErrorKind::LimitExceeded);
     }

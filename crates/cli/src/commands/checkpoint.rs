@@ -7,9 +7,10 @@ use serde_json::{Value as Json, json};
 use weighbridge::checkpoint::{
     Checkpoint, Found, Goal, OptimizerView, Retention, Skipped, list, prune, resume,
 };
-use weighbridge::{Archive, Error, ReadOptions, Result};
+use weighbridge::{Archive, Error, Result};
 
 use crate::exit::Exit;
+use crate::limits::read_options;
 use crate::output::{self, count, grouped, one_line, shortened, size};
 
 #[derive(clap::Args)]
@@ -135,7 +136,7 @@ fn or_dash<T: std::fmt::Display>(value: Option<T>) -> String {
 }
 
 fn run_list(args: &Folder) -> Result<Exit> {
-    let found = list(&args.path, &ReadOptions::default())?;
+    let found = list(&args.path, &read_options())?;
     if args.json {
         let rows: Json = found
             .iter()
@@ -304,7 +305,7 @@ fn push_skipped(skipped: &[Skipped]) -> String {
 }
 
 fn run_resume(args: &Folder) -> Result<Exit> {
-    let found = resume(&args.path, &ReadOptions::default())?;
+    let found = resume(&args.path, &read_options())?;
     let exit = if found.checkpoint.is_some() { Exit::Success } else { Exit::Different };
     if args.json {
         let checkpoint = found.checkpoint.as_ref();
@@ -333,8 +334,7 @@ fn run_verify(args: &Folder) -> Result<Exit> {
     let all: Vec<PathBuf> = match Checkpoint::open(&args.path) {
         Ok(one) => vec![one.path().to_owned()],
         Err(e) => {
-            let found =
-                if args.path.is_dir() { list(&args.path, &ReadOptions::default())? } else { Vec::new() };
+            let found = if args.path.is_dir() { list(&args.path, &read_options())? } else { Vec::new() };
             if found.is_empty() || args.path.join("checkpoint.json").exists() {
                 // One checkpoint that is damaged is a finding; anything else that cannot be opened is an error.
                 if !args.path.join("checkpoint.json").exists() {

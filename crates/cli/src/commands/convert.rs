@@ -226,6 +226,8 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     }
     let progress = Progress::new(args.quiet || args.json);
     let mut options = ConvertOptions::default();
+    options.read = crate::limits::read_options();
+    options.write.limits = crate::limits::limits();
     options.format.clone_from(&args.to);
     options.precision = precision(args);
     options.select.clone_from(&args.select);

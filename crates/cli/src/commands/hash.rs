@@ -119,6 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     let wanted = |a: Algorithm| args.algorithm.is_empty() || args.algorithm.contains(&a);
     let cache = if args.cached { Cache::user() } else { None };
     let mut options = HashOptions::default();
+    options.read = crate::limits::read_options();
     options.threads = args.threads.map(usize::from);
     options.observer = Some(&progress);
     options.cache = cache.as_ref();

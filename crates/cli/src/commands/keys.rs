@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use weighbridge::trust::encrypt::{
     Encrypted, Identities, Passphrase, exposed, is_encrypted, is_for_passphrase,
 };
-use weighbridge::{Archive, Error, ReadOptions, Result};
+use weighbridge::{Archive, Error, Result};
 
-use crate::output;
+use crate::{limits, output};
 
 /// The variable that holds the passphrase of encrypted files.
 pub(crate) const PASSPHRASE: &str = "WEIGHBRIDGE_PASSPHRASE";
@@ -35,9 +35,9 @@ impl Keys {
     /// Opens a model, which may be encrypted.
     pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn Archive>> {
         if !self.apply_to(path) {
-            return weighbridge::open(path);
+            return limits::open(path);
         }
-        self.encrypted(path)?.archive(&weighbridge::registry(), &ReadOptions::default())
+        self.encrypted(path)?.archive(&weighbridge::registry(), &limits::read_options())
     }
 
     /// Whether a path is an encrypted file. What is wrong with it is said by whoever opens it.

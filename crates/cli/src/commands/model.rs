@@ -10,6 +10,7 @@ use weighbridge::{ConvertOptions, Error, Result};
 
 use super::convert::{self, Args};
 use crate::exit::Exit;
+use crate::limits::read_options;
 use crate::output::{self, count, one_line, size};
 use crate::progress::Progress;
 
@@ -23,7 +24,7 @@ pub(crate) fn is_model(path: &Path) -> bool {
 
 /// Opens a model for a look: differences from what is expected are told, and are no errors.
 pub(crate) fn open(path: &Path) -> Result<Model> {
-    ModelLoader::new(path).select("").unwrap_names(false).report_only().load()
+    ModelLoader::new(path).read_options(read_options()).select("").unwrap_names(false).report_only().load()
 }
 
 /// The class that the config names first.
@@ -209,7 +210,10 @@ pub(crate) fn is_whole(args: &Args) -> bool {
 
 /// Writes a model's folder as another.
 pub(crate) fn run(args: &Args, options: &ConvertOptions<'_>, progress: Progress) -> Result<Exit> {
-    let mut loader = ModelLoader::new(&args.src).report_only().unwrap_names(args.strip_prefix.is_empty());
+    let mut loader = ModelLoader::new(&args.src)
+        .read_options(read_options())
+        .report_only()
+        .unwrap_names(args.strip_prefix.is_empty());
     if let Some(part) = &args.select {
         loader = loader.select(part);
     }

@@ -103,6 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     }
     let progress = Progress::new(args.quiet || args.json);
     let mut options = ScanOptions::default();
+    options.limits = crate::limits::limits();
     options.policy = policy;
     options.threads = args.threads.map(usize::from);
     options.observer = Some(&progress);
@@ -142,6 +143,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
 fn rescue(path: &Path, out: &Path, args: &Args) -> Result<Rescued> {
     let progress = Progress::new(args.quiet || args.json);
     let mut options = RescueOptions::default();
+    options.limits = crate::limits::limits();
     options.overwrite = args.overwrite;
     options.observer = Some(&progress);
     scan::rescue(path, out, &options)

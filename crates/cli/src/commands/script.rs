@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::{Value, json};
 use weighbridge::torchscript::{Class, Function, Script};
-use weighbridge::{Archive, ReadOptions, Result, Source};
+use weighbridge::{Archive, Result, Source};
 
 use crate::output::{one_line, shortened, size};
 
@@ -16,7 +16,7 @@ pub(super) fn read(archive: &dyn Archive) -> Result<Option<Script>> {
     let files = archive.files();
     match &files[..] {
         [path] if archive.format() == "torch" && archive.variety().starts_with("TorchScript") => {
-            Script::open(Source::open(path)?, &ReadOptions::default())
+            Script::open(Source::open(path)?, &crate::limits::read_options())
         }
         _ => Ok(None),
     }

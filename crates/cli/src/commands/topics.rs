@@ -65,7 +65,7 @@ pub(crate) fn convert(args: &ConvertArgs, common: &Common<'_>, plain: bool) -> R
         }
         return Ok(None);
     };
-    let mut load = LoadOptions::default();
+    let mut load = load_options();
     load.ctfidf = !args.no_ctfidf;
     let loaded = bertopic::load(common.src, &load)?;
     let progress = Progress::new(common.quiet || common.json);
@@ -147,12 +147,18 @@ fn paths(files: &[PathBuf]) -> Vec<String> {
     files.iter().map(|p| p.to_string_lossy().into_owned()).collect()
 }
 
+fn load_options() -> LoadOptions {
+    let mut options = LoadOptions::default();
+    options.read = crate::limits::read_options();
+    options
+}
+
 /// Shows a directory, if it is a BERTopic model.
 pub(crate) fn inspect_directory(path: &Path, json: bool, all: bool) -> Result<Option<Exit>> {
     if !bertopic::is_directory(path) {
         return Ok(None);
     }
-    show(&bertopic::load(path, &LoadOptions::default())?, json, all).map(Some)
+    show(&bertopic::load(path, &load_options())?, json, all).map(Some)
 }
 
 /// Shows an archive, if it is the pickle of a BERTopic model. One that is no fitted model is shown as what it is
@@ -161,7 +167,7 @@ pub(crate) fn inspect_archive(archive: &dyn Archive, json: bool, all: bool) -> R
     if !bertopic::is_pickle(archive) {
         return Ok(None);
     }
-    match bertopic::load_archive(archive, &LoadOptions::default()) {
+    match bertopic::load_archive(archive, &load_options()) {
         Ok(loaded) => show(&loaded, json, all).map(Some),
         Err(e) => {
             eprintln!(
@@ -303,7 +309,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<Exit> {
-    let model = bertopic::load(&args.model, &LoadOptions::default())?.model;
+    let model = bertopic::load(&args.model, &load_options())?.model;
     let (floats, dim) = embeddings(args).map_err(|e| e.with_path(&args.embeddings))?;
     let documents = match &floats {
         Floats::F32(x) => Documents::F32(x),
@@ -344,7 +350,7 @@ fn embeddings(args: &Args) -> Result<(Floats, usize)> {
         let array = npy::read(&args.embeddings, &weighbridge::Limits::default())?;
         (array.dtype, array.shape, array.bytes)
     } else {
-        let archive = weighbridge::open(&args.embeddings)?;
+        let archive = crate::limits::open(&args.embeddings)?;
         let index = match (&args.tensor, archive.tensors().len()) {
             (Some(name), _) => archive
                 .position(name)

@@ -74,6 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     }
     let progress = Progress::new(args.json);
     let mut options = VerifyOptions::default();
+    options.read = crate::limits::read_options();
     options.threads = args.threads.map(usize::from);
     options.observer = Some(&progress);
     options.quick = args.quick;

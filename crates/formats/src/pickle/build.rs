@@ -4,7 +4,7 @@
 //! inert object: the list decides how a value is shown, never whether something is run.
 
 use super::machine::{ITEM, Machine};
-use crate::value::{Construct, Dict, DictKind};
+use crate::value::{Construct, Dict, DictKind, Object};
 use crate::{Result, Value, ValueId, Values};
 
 /// What a call of a known name with these arguments stands for.
@@ -34,6 +34,9 @@ impl Machine<'_> {
             Some(plain) => self.make(plain, args)?,
             None => None,
         };
+        if plain.is_none() {
+            self.take_part(size_of::<Object>())?;
+        }
         Ok(plain.unwrap_or_else(|| Self::object(Construct::Call, class, args, None)))
     }
 
@@ -41,14 +44,19 @@ impl Machine<'_> {
     pub(super) fn instantiate(&mut self, class: ValueId, args: ValueId) -> Result<Value> {
         let ordered = self.values.global(class).is_some_and(|g| g.is("collections", "OrderedDict"));
         if ordered && matches!(self.values.sequence(args), Some([])) {
+            self.take_part(size_of::<Dict>())?;
             return Ok(mapping(DictKind::Ordered, Vec::new()));
         }
+        self.take_part(size_of::<Object>())?;
         Ok(Self::object(Construct::New, class, args, None))
     }
 
     fn make(&mut self, plain: Plain, args: ValueId) -> Result<Option<Value>> {
         Ok(match plain {
-            Plain::Mapping(kind, None) => Some(mapping(kind, Vec::new())),
+            Plain::Mapping(kind, None) => {
+                self.take_part(size_of::<Dict>())?;
+                Some(mapping(kind, Vec::new()))
+            }
             Plain::Mapping(kind, Some(from)) => {
                 let count = match self.values.get(from) {
                     Value::Dict(dict) => dict.entries.len(),
@@ -56,6 +64,7 @@ impl Machine<'_> {
                     _ => return Ok(None),
                 };
                 self.charge(count.saturating_mul(ITEM))?;
+                self.take_part(size_of::<Dict>() + count.saturating_mul(8))?;
                 entries(&self.values, from).map(|e| mapping(kind, e))
             }
             Plain::Set(list) => self.copied(list)?.map(Value::Set),
@@ -64,10 +73,20 @@ impl Machine<'_> {
             Plain::EmptyByteArray => Some(Value::ByteArray(Box::default())),
             Plain::ByteArray(bytes) => {
                 let Some(bytes) = self.bytes_of(bytes) else { return Ok(None) };
-                let count = bytes.len();
-                let copy = bytes.into();
-                self.charge(count)?;
-                Some(Value::ByteArray(copy))
+                match bytes {
+                    Ok(bytes) => {
+                        let count = bytes.len();
+                        let copy = bytes.into();
+                        self.charge(count)?;
+                        self.take_part(count)?;
+                        Some(Value::ByteArray(copy))
+                    }
+                    // Both are the same bytes of the stream.
+                    Err(span) => {
+                        self.left = Some(span);
+                        Some(Value::ByteArray(Box::default()))
+                    }
+                }
             }
             Plain::Encoded(text) => self.encoded(text)?.map(Value::Bytes),
             Plain::EncodedArray(text) => self.encoded(text)?.map(Value::ByteArray),
@@ -81,11 +100,13 @@ impl Machine<'_> {
                 let Some([class, rest @ ..]) = self.values.sequence(args) else { return Ok(None) };
                 let (class, rest) = (*class, rest.to_vec());
                 self.charge(rest.len().saturating_mul(ITEM))?;
+                self.take_part(rest.len() * 4)?;
                 self.room(2)?;
                 let rest = self.values.push(Value::Tuple(rest))?;
                 Some(self.instantiate(class, rest)?)
             }
             Plain::NewEx(class, args, kwargs) => {
+                self.take_part(size_of::<Object>())?;
                 Some(Self::object(Construct::NewEx, class, args, Some(kwargs)))
             }
         })
@@ -95,13 +116,16 @@ impl Machine<'_> {
         let Value::List(items) = self.values.get(list) else { return Ok(None) };
         let count = items.len();
         self.charge(count.saturating_mul(ITEM))?;
+        self.take_part(count.saturating_mul(4))?;
         Ok(self.values.sequence(list).map(<[ValueId]>::to_vec))
     }
 
     /// The bytes that Latin-1 text stands for.
-    fn encoded(&mut self, text: ValueId) -> Result<Option<Box<[u8]>>> {
-        let Some(text) = self.values.str(text) else { return Ok(None) };
+    fn encoded(&mut self, id: ValueId) -> Result<Option<Box<[u8]>>> {
+        let Some(text) = self.values.str(id) else { return Ok(None) };
         let count = text.len();
+        self.take_part(count)?;
+        let Some(text) = self.values.str(id) else { return Ok(None) };
         let bytes = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
         self.charge(count)?;
         Ok(bytes)

@@ -6,8 +6,9 @@
 
 use std::collections::HashMap;
 
+use crate::account::{Account, block};
 use crate::value::Global;
-use crate::{Value, ValueId, Values};
+use crate::{Result, Value, ValueId, Values};
 
 /// What makes two keys equal. Numbers are equal across bool, int and float, as in Python.
 #[derive(PartialEq, Eq, Hash)]
@@ -31,6 +32,8 @@ struct Representatives<'a, F> {
     elsewhere: F,
     of: Vec<Option<ValueId>>,
     first: HashMap<Key<'a>, ValueId>,
+    /// The memory of tuples that were copied.
+    copied: u64,
 }
 
 impl<'a, 'b: 'a, F: Fn(ValueId) -> Option<&'b [u8]>> Representatives<'a, F> {
@@ -46,7 +49,9 @@ impl<'a, 'b: 'a, F: Fn(ValueId) -> Option<&'b [u8]>> Representatives<'a, F> {
                     Value::Tuple(_) => *p,
                     _ => self.of(*p),
                 };
-                Key::Tuple(parts.iter().map(part).collect())
+                let parts: Vec<ValueId> = parts.iter().map(part).collect();
+                self.copied += block(parts.len().saturating_mul(size_of::<ValueId>()));
+                Key::Tuple(parts)
             }
             plain @ Value::Bytes(_) => (self.elsewhere)(id).map_or_else(|| key(id, plain), Key::Bytes),
             plain => key(id, plain),
@@ -83,14 +88,23 @@ enum United {
     Items(ValueId, Vec<ValueId>),
 }
 
+/// What the exact comparison takes for each key in tables, in bytes.
+const TABLES: u64 = 96;
+
 /// Removes repeated keys from these dicts, and repeated items from these sets. `elsewhere` has the bytes that are
-/// not in their values.
+/// not in their values. What it takes in memory meanwhile is held against the account.
+///
+/// # Errors
+/// `LimitExceeded`.
 pub(super) fn unite<'b>(
     values: &mut Values,
     containers: &[ValueId],
     elsewhere: impl Fn(ValueId) -> Option<&'b [u8]>,
-) {
-    let mut known = Representatives { values, elsewhere, of: Vec::new(), first: HashMap::new() };
+    account: &mut Account,
+) -> Result<()> {
+    let before = account.left();
+    let mut known = Representatives { values, elsewhere, of: Vec::new(), first: HashMap::new(), copied: 0 };
+    let mut longest = 0;
     let mut filter = Filter::default();
     let mut keys = Vec::new();
     let mut changed = Vec::new();
@@ -102,13 +116,23 @@ pub(super) fn unite<'b>(
             Value::Set(items) | Value::FrozenSet(items) if items.len() > 1 => keys.extend(items),
             _ => continue,
         }
+        if keys.len() > longest {
+            // The keys, and a hash of each.
+            account.charge((keys.len() - longest) as u64 * 12)?;
+            longest = keys.len();
+        }
         if filter.surely_distinct(values, &keys) {
             continue;
         }
         if known.of.is_empty() {
+            account.charge_items::<Option<ValueId>>(values.len())?;
             known.of = vec![None; values.len()];
         }
+        account.charge(keys.len() as u64 * TABLES)?;
         for key in &mut keys {
+            if known.copied > account.left() {
+                return Err(account.exceeded());
+            }
             *key = known.of(*key);
         }
         let mut place = HashMap::with_capacity(keys.len());
@@ -151,6 +175,8 @@ pub(super) fn unite<'b>(
             }
         }
     }
+    account.refund(before.saturating_sub(account.left()));
+    Ok(())
 }
 
 /// Strings of at most this many bytes are hashed again for each mapping.

@@ -4,6 +4,7 @@
 //! so the whole is linear. What copies from memoised values (a set from a list, the text of a global) could
 //! break that; it is charged to an allowance that grows with the bytes read, see [`Machine::charge`].
 
+mod account;
 mod input;
 mod memo;
 mod nest;
@@ -14,6 +15,7 @@ mod stack;
 
 use std::cell::Cell;
 use std::collections::HashMap;
+use std::ops::Range;
 
 use memo::Memo;
 use nest::Outer;
@@ -21,6 +23,7 @@ pub(super) use nest::Stop;
 
 use super::opcodes::{self as op, *};
 use super::{Decoded, Spans, keys, text};
+use crate::account::Account;
 use crate::value::{Construct, Global};
 use crate::{Error, ErrorKind, Limits, Result, Value, ValueId, Values};
 
@@ -41,6 +44,17 @@ const MOST_RESERVED: usize = 1 << 20;
 /// What the copy of one item of a container is charged: one item for each byte read.
 pub(super) const ITEM: usize = COPIES_PER_BYTE as usize;
 
+/// What a pickle came to: its values, where bytes objects are that stayed in the stream, and what is left of the account.
+pub(super) type Done = (Decoded, Spans, Account);
+
+/// Parts of bytes in memory.
+pub(super) fn part_of(bytes: &[u8]) -> impl FnMut(Range<u64>) -> Result<Vec<u8>> + '_ {
+    |span| {
+        let span = usize::try_from(span.start).ok().zip(usize::try_from(span.end).ok());
+        Ok(span.and_then(|(from, to)| bytes.get(from..to)).unwrap_or_default().to_vec())
+    }
+}
+
 pub(super) struct Machine<'a> {
     bytes: &'a [u8],
     /// How many bytes of the stream stand before `bytes`.
@@ -59,9 +73,23 @@ pub(super) struct Machine<'a> {
     outer: Option<Outer>,
     inner_from: usize,
     max_values: u64,
+    /// Where the stream ends.
+    end: u64,
     /// Bytes objects of this length stay where they are; their values are empty.
     least: usize,
     spans: Spans,
+    /// Where the bytes are of a value that is about to be pushed, if they stay where they are.
+    pub(super) left: Option<Range<u64>>,
+    /// What the values may take, what the parts of values take that lie outside of the arena, and how much of both
+    /// was charged to the account so far.
+    account: Account,
+    parts: u64,
+    charged: u64,
+    /// How many opcodes there are to the next look at the account, and how many more may come after it.
+    ticks: u32,
+    /// The most marks that may be open.
+    most_open: usize,
+    steps: u64,
     pos: usize,
     /// Where the current opcode stands.
     start: usize,
@@ -112,8 +140,16 @@ impl<'a> Machine<'a> {
             outer: None,
             inner_from: 0,
             max_values: limits.values,
+            end: taken.len() as u64,
             least,
             spans: Spans::new(),
+            left: None,
+            account: Account::new(limits),
+            parts: 0,
+            charged: 0,
+            ticks: account::EVERY,
+            most_open: (limits.depth as usize).saturating_mul(account::OPEN_PER_LEVEL),
+            steps: limits.values.saturating_mul(4),
             pos: 0,
             start: 0,
             frame_end: None,
@@ -132,9 +168,10 @@ impl<'a> Machine<'a> {
         }
     }
 
-    pub(super) fn run(mut self) -> Result<(Decoded, Spans)> {
+    pub(super) fn run(mut self) -> Result<Decoded> {
         self.proceed()?;
-        self.stop()
+        let bytes = self.bytes;
+        Ok(self.stop(&mut part_of(bytes))?.0)
     }
 
     /// Runs to STOP, or to a BUILD that the caller wants to know of.
@@ -147,6 +184,10 @@ impl<'a> Machine<'a> {
                 self.frame_end = None;
             }
             self.start = self.pos;
+            self.ticks -= 1;
+            if self.ticks == 0 {
+                self.audit()?;
+            }
             let Some(&opcode) = self.bytes.get(self.pos) else { return Err(self.truncated()) };
             self.pos += 1;
             match opcode {
@@ -303,12 +344,12 @@ impl<'a> Machine<'a> {
                 LONG1 => {
                     let n = self.u8()?;
                     let bytes = self.take(n.into())?;
-                    self.push(text::long(bytes))?;
+                    self.push_number(bytes)?;
                 }
                 LONG4 => {
                     let n = self.length32()?;
                     let bytes = self.take(n)?;
-                    self.push(text::long(bytes))?;
+                    self.push_number(bytes)?;
                 }
                 EMPTY_SET => {
                     self.push(Value::Set(Vec::new()))?;
@@ -375,13 +416,17 @@ impl<'a> Machine<'a> {
                 let value = match self.line()? {
                     b"00" => return self.push_single(Value::Bool(false), |s| &mut s.no),
                     b"01" => return self.push_single(Value::Bool(true), |s| &mut s.yes),
-                    digits => self.decimal(digits)?,
+                    digits => {
+                        self.take_digits(digits.len())?;
+                        self.decimal(digits)?
+                    }
                 };
                 self.push(value)?;
             }
             LONG => {
                 let line = self.line()?;
                 let value = self.decimal(line.strip_suffix(b"L").unwrap_or(line))?;
+                self.take_digits(line.len())?;
                 self.push(value)?;
             }
             FLOAT => {
@@ -397,12 +442,14 @@ impl<'a> Machine<'a> {
                 let line = self.line()?;
                 let text =
                     text::raw_unicode_escape(line).ok_or_else(|| self.bad("has a broken Unicode escape"))?;
+                self.take_part(text.len())?;
                 self.push(Value::Str(text.into()))?;
             }
             PERSID => {
                 let line = self.line()?;
                 let text = text::utf8(line).ok_or_else(|| self.bad("is not UTF-8"))?;
                 self.room(2)?;
+                self.take_part(text.len())?;
                 let id = self.values.push(Value::Str(text))?;
                 self.push(Value::Persistent(id))?;
             }
@@ -436,13 +483,55 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// What the pickle describes, once STOP was met.
-    pub(super) fn stop(mut self) -> Result<(Decoded, Spans)> {
+    /// What the pickle describes, once STOP was met, and what is left of the account. `read` gives the bytes of a
+    /// part of the stream: those of bytes objects that stayed there and are keys.
+    pub(super) fn stop(mut self, read: &mut dyn FnMut(Range<u64>) -> Result<Vec<u8>>) -> Result<Done> {
         let root = self.pop()?;
-        self.values.set_root(root);
-        keys::unite(&mut self.values, &self.keyed, |id| self.bytes.get(self.spans.get(&id)?.clone()));
+        self.audit()?;
         let consumed = self.offset();
+        self.values.set_root(root);
+        // From here on only the values are needed.
+        (self.memo, self.stack, self.lines, self.pairs) = Default::default();
+        self.balance()?;
+        let held = self.keys_left(read)?;
+        let elsewhere = |id| held.get(&id).map(Vec::as_slice);
+        keys::unite(&mut self.values, &self.keyed, elsewhere, &mut self.account)?;
+        self.keyed = Vec::new();
+        self.balance()?;
         let decoded = Decoded { values: self.values, consumed, protocol: self.protocol };
-        Ok((decoded, self.spans))
+        Ok((decoded, self.spans, self.account))
+    }
+
+    /// The bytes of keys that stayed in the stream.
+    fn keys_left(
+        &mut self,
+        read: &mut dyn FnMut(Range<u64>) -> Result<Vec<u8>>,
+    ) -> Result<HashMap<ValueId, Vec<u8>>> {
+        let mut held = HashMap::new();
+        if self.spans.is_empty() {
+            return Ok(held);
+        }
+        let mut wanted = Vec::new();
+        for &id in &self.keyed {
+            let mut take = |key: ValueId| match self.values.get(key) {
+                Value::Tuple(parts) => wanted.extend(parts.iter().filter(|p| self.spans.contains_key(p))),
+                _ if self.spans.contains_key(&key) => wanted.push(key),
+                _ => {}
+            };
+            match self.values.get(id) {
+                Value::Dict(dict) => dict.entries.iter().for_each(|e| take(e.0)),
+                Value::Set(items) | Value::FrozenSet(items) => items.iter().for_each(|i| take(*i)),
+                _ => {}
+            }
+            wanted.sort_unstable();
+            wanted.dedup();
+        }
+        for id in wanted {
+            if let Some(span) = self.spans.get(&id).cloned() {
+                self.account.charge((span.end - span.start).saturating_add(64))?;
+                held.insert(id, read(span)?);
+            }
+        }
+        Ok(held)
     }
 }

@@ -15,7 +15,6 @@ mod encoder;
 mod keys;
 mod machine;
 mod opcodes;
-#[cfg(feature = "joblib")]
 mod pieces;
 #[cfg(feature = "pickle-serde")]
 pub mod serde;
@@ -28,7 +27,8 @@ pub use self::serde::{from_slice, from_values, to_values, to_vec};
 pub use encode::{EncodeOptions, NoTensors, TensorEncoder, encode, encode_with_payloads, is_harmless};
 pub use encoder::{Encoded, Encoder, Payload};
 #[cfg(feature = "joblib")]
-pub(crate) use pieces::{Behind, decode_pieces, decode_pieces_leniently};
+pub(crate) use pieces::decode_stream_leniently;
+pub(crate) use pieces::{Behind, Stream, decode_stream};
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -49,7 +49,7 @@ pub struct Decoded {
 
 /// Decodes the pickle that `bytes` begin with. What stands behind it is not looked at.
 ///
-/// Time is linear in the bytes taken, memory bounded by them and by [`Limits::values`]; nesting costs no stack.
+/// Time is linear in the bytes taken, memory bounded by [`Limits::memory`]; nesting costs no stack.
 /// At most [`Limits::header_bytes`] are taken.
 ///
 /// - A Python 2 `str` becomes [`Value::Str`](crate::Value::Str) if it is UTF-8, else bytes.
@@ -63,7 +63,7 @@ pub struct Decoded {
 /// where an opcode is used on what it is not for (SETITEM on a list); `Unsupported` for protocols past 5 and
 /// out-of-band buffers; `LimitExceeded`. Each names the opcode and its offset in `bytes`.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded> {
-    Ok(machine::Machine::new(bytes, limits, usize::MAX).run()?.0)
+    machine::Machine::new(bytes, limits, usize::MAX).run()
 }
 
 /// The name of an opcode as Python's `pickletools` has it, where the byte is one of the protocols 0 to 5.
@@ -71,33 +71,18 @@ pub fn opcode_name(byte: u8) -> Option<&'static str> {
     opcodes::name(byte)
 }
 
-/// Where a pickle's bytes objects lie.
-pub(crate) type Spans = HashMap<ValueId, Range<usize>>;
+/// Where in a stream the bytes objects lie that stayed there.
+pub(crate) type Spans = HashMap<ValueId, Range<u64>>;
 
-/// As [`decode`], but bytes objects of at least `least` bytes that stand in `bytes` as they are stay there: the
-/// values have empty ones in their place, and the second result says where each is. `None` if the pickle builds an
-/// object of a class that `stop_at` knows, for then it is no plain pickle.
-pub(crate) fn decode_in_place(
-    bytes: &[u8],
-    limits: &Limits,
-    least: usize,
-    stop_at: fn(&Global) -> bool,
-) -> Result<Option<(Decoded, Spans)>> {
-    let mut machine = machine::Machine::new(bytes, limits, least).stopping_at(stop_at);
-    match machine.proceed()? {
-        machine::Stop::End => machine.stop().map(Some),
-        machine::Stop::Built(_) => Ok(None),
-    }
-}
-
-/// As [`decode_in_place`], and where the pickle cannot be followed to its end what it had built until then, with the
-/// error. Frames are passed over.
+/// As [`decode`], but bytes objects of at least `least` bytes stay where they are, and where the pickle cannot be
+/// followed to its end what it had built until then, with the error. Frames are passed over. `None` if the pickle
+/// builds an object of a class that `stop_at` knows, for then it is no plain pickle.
 pub(crate) fn decode_leniently(
     bytes: &[u8],
     limits: &Limits,
     least: usize,
     stop_at: Option<fn(&Global) -> bool>,
-) -> Result<Option<(Decoded, Spans, Option<crate::Error>)>> {
+) -> Result<Option<(machine::Done, Option<crate::Error>)>> {
     let mut machine = machine::Machine::new(bytes, limits, least).without_frames();
     if let Some(stop_at) = stop_at {
         machine = machine.stopping_at(stop_at);
@@ -107,9 +92,10 @@ pub(crate) fn decode_leniently(
         Ok(machine::Stop::Built(_)) => return Ok(None),
         Err(error) => Some(error),
     };
-    let (decoded, spans) = match fault {
-        None => machine.stop()?,
-        Some(_) => machine.rest()?,
+    let mut read = machine::part_of(bytes);
+    let done = match fault {
+        None => machine.stop(&mut read)?,
+        Some(_) => machine.rest(&mut read)?,
     };
-    Ok(Some((decoded, spans, fault)))
+    Ok(Some((done, fault)))
 }

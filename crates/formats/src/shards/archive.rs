@@ -1,9 +1,11 @@
 //! Reading a sharded set as one archive.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::ShardIndex;
+use crate::account::{Account, TENSOR, block, parts_of};
 use crate::archive::{Archive, Metadata, Note, StorageInfo, no_such_tensor};
 use crate::error::{Error, ErrorKind, Result};
 use crate::flat;
@@ -11,7 +13,7 @@ use crate::registry::Registry;
 use crate::source::Source;
 use crate::tensor::{Data, TensorInfo};
 use crate::traits::ReadOptions;
-use crate::value::Values;
+use crate::value::{Value, Values};
 use crate::values_json;
 
 /// Several opened files, as one.
@@ -36,10 +38,20 @@ struct ShardedArchive {
 /// `Malformed` for a broken index, `UnsafeContent` for one that leaves its folder, `NotFound` with all shards that
 /// are missing, `Mismatch` for tensors that are not where the index says; what the shards' reader says.
 pub(crate) fn open(registry: &Registry, source: &Source, options: &ReadOptions) -> Result<Box<dyn Archive>> {
-    let index = ShardIndex::read(source, &options.limits)?;
+    // The index says what there will be before there is any of it: an index of promises is held to the least.
+    let mut account = Account::new(&options.limits);
+    let index = ShardIndex::read(source, &options.limits, &mut account)?;
+    let parts = sources(source, &index)?;
+    let length = parts.iter().fold(0u64, |n, p| n.saturating_add(p.len()));
+    let mut account = account.longer(length);
     let mut shards: Vec<Box<dyn Archive>> = Vec::with_capacity(index.files.len());
-    for part in sources(source, &index)? {
-        shards.push(registry.open_file(part, options)?);
+    for part in parts {
+        let mut own = options.clone();
+        own.limits.memory = options.limits.memory.min(account.left());
+        let shard = registry.open_file(part, &own)?;
+        // What it took, and what it takes again as a part of the set.
+        account.charge(taken(&*shard))?;
+        shards.push(shard);
     }
     let Some(format) = shards.first().map(|s| s.format()) else {
         return Err(Error::malformed("the index lists no tensor"));
@@ -57,8 +69,8 @@ pub(crate) fn open(registry: &Registry, source: &Source, options: &ReadOptions) 
         index: source.path().map(Path::to_owned),
         shards,
         format,
-        tensors: Vec::with_capacity(index.weight_map.len()),
-        places: Vec::with_capacity(index.weight_map.len()),
+        tensors: Vec::new(),
+        places: Vec::new(),
         storages: Vec::new(),
         first_storage: Vec::new(),
         metadata: Metadata::new(),
@@ -66,8 +78,18 @@ pub(crate) fn open(registry: &Registry, source: &Source, options: &ReadOptions) 
         notes: Vec::new(),
     };
     set.gather(&index)?;
-    set.restore_values(&index, options);
+    set.restore_values(&index, options, &mut account);
     Ok(Box::new(set))
+}
+
+/// What an archive takes in memory, in bytes.
+fn taken(shard: &dyn Archive) -> u64 {
+    let names = shard.tensors().iter().map(|t| TENSOR + block(16 + t.name().len())).sum::<u64>();
+    let values = shard.values().map_or(0, |values| {
+        values.iter().map(|(_, value)| size_of::<Value>() as u64 + parts_of(value)).sum::<u64>()
+    });
+    let metadata = shard.metadata().iter().map(|(k, v)| 2 * (block(k.len()) + block(v.len()))).sum::<u64>();
+    names + values + metadata
 }
 
 /// The shards' files; an error names all that are missing.
@@ -91,7 +113,7 @@ fn sources(source: &Source, index: &ShardIndex) -> Result<Vec<Source>> {
 impl ShardedArchive {
     /// Takes the shards' tensors, storages, metadata and notes, and holds them against the index.
     fn gather(&mut self, index: &ShardIndex) -> Result<()> {
-        let mut where_found: HashMap<String, usize> = HashMap::with_capacity(index.weight_map.len());
+        let mut where_found: HashSet<Arc<str>> = HashSet::new();
         let (mut unlisted, mut twice) = (Vec::new(), Vec::new());
         for (number, shard) in self.shards.iter().enumerate() {
             let first_storage = self.storages.len();
@@ -99,15 +121,15 @@ impl ShardedArchive {
             self.storages.extend_from_slice(shard.storages());
             for (i, info) in shard.tensors().iter().enumerate() {
                 let listed = index.weight_map.get(info.name());
-                let elsewhere = listed.is_some_and(|&file| file != number);
-                if elsewhere || where_found.contains_key(info.name()) {
+                let elsewhere = listed.is_some_and(|&file| file as usize != number);
+                if elsewhere || where_found.contains(info.name()) {
                     twice.push(format!("{} in {}", info.name(), index.files[number]));
                     continue;
                 }
                 if listed.is_none() {
                     unlisted.push(info.name().to_owned());
                 }
-                where_found.insert(info.name().to_owned(), number);
+                where_found.insert(info.shared_name());
                 self.tensors.push(moved(info, first_storage)?);
                 self.places.push((number as u32, i as u32));
             }
@@ -132,10 +154,11 @@ impl ShardedArchive {
             }
         }
         let mut absent: Vec<_> =
-            index.weight_map.iter().filter(|(name, _)| !where_found.contains_key(*name)).collect();
+            index.weight_map.iter().filter(|(name, _)| !where_found.contains(name.as_str())).collect();
         if !absent.is_empty() {
             absent.sort();
-            let named = absent.iter().map(|(name, file)| format!("{name} in {}", index.files[**file]));
+            let named =
+                absent.iter().map(|(name, file)| format!("{name} in {}", index.files[**file as usize]));
             let what = format!("the index lists {} tensors that are not there: ", absent.len());
             return Err(Error::mismatch(what + &flat::listed(named))
                 .with_hint("index and shards are of different versions: fetch them again together"));
@@ -158,10 +181,10 @@ impl ShardedArchive {
     }
 
     /// Restores values that the index keeps.
-    fn restore_values(&mut self, index: &ShardIndex, options: &ReadOptions) {
+    fn restore_values(&mut self, index: &ShardIndex, options: &ReadOptions, account: &mut Account) {
         let Some(text) = &index.values else { return };
         let numbers: HashMap<&str, u32> = self.tensors.iter().map(TensorInfo::name).zip(0..).collect();
-        match values_json::decode(text, |name| numbers.get(name).copied(), &options.limits) {
+        match values_json::decode(text, |name| numbers.get(name).copied(), &options.limits, account) {
             Ok(values) => self.values = Some(values),
             Err(e) => self.notes.push(Note::warning(format!(
                 "the values that the index keeps cannot be restored, and are left out: {e}"

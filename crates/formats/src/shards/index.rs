@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use crate::account::{Account, block};
 use crate::error::{Error, Result};
-use crate::json::{Lexer, push_string};
+use crate::json::{Feed, push_string};
 use crate::limits::Limits;
 use crate::probe::Probe;
 use crate::source::{Source, is_plain_relative};
@@ -14,12 +15,18 @@ pub(crate) struct ShardIndex {
     /// The shards' names, sorted.
     pub(crate) files: Vec<String>,
     /// Each tensor's name and the number of its file.
-    pub(crate) weight_map: HashMap<String, usize>,
+    pub(crate) weight_map: HashMap<String, u32>,
     /// The bytes of all tensors, where the index states them.
     pub(crate) total_size: Option<u64>,
     /// Values that are no tensors, where they were kept.
     pub(crate) values: Option<String>,
 }
+
+/// The most shards of a set. The largest known has some hundreds.
+const MOST_SHARDS: usize = 10_000;
+/// What a shard, and what a tensor that is listed, takes in memory beside the texts, in bytes.
+const SHARD: u64 = 2048;
+const LISTED: u64 = 80;
 
 /// Whether an input is an index: by its name, or by its content.
 pub(crate) fn is_index(probe: &Probe<'_>) -> bool {
@@ -35,55 +42,119 @@ impl ShardIndex {
     /// # Errors
     /// `Malformed` for what is no index, a tensor given twice included; `UnsafeContent` for a shard's name that
     /// is no plain relative one; `LimitExceeded`.
-    pub(crate) fn read(source: &Source, limits: &Limits) -> Result<Self> {
-        let bytes = source.read_vec(0, source.len(), limits)?;
-        let mut lexer = Lexer::from_bytes(&bytes, 0)?;
+    pub(crate) fn read(source: &Source, limits: &Limits, account: &mut Account) -> Result<Self> {
+        if source.len() > limits.header_bytes {
+            let what = format!("the index has {} bytes; the limit is {}", source.len(), limits.header_bytes);
+            return Err(Error::limit(what).with_hint("raise Limits::header_bytes"));
+        }
+        let mut feed = Feed::new(&**source.reader(), 0, source.len(), limits.memory / 4);
         let mut out = Self::default();
-        let mut map = None;
-        if lexer.open(b'{', b'}')? {
-            loop {
-                match &*lexer.key()? {
-                    "weight_map" if map.is_some() => return Err(lexer.error("weight_map is given twice")),
-                    "weight_map" => map = Some(weight_map(&mut lexer, limits)?),
-                    "metadata" if lexer.peek() == Some(b'{') => out.metadata(&mut lexer)?,
-                    _ => lexer.skip()?,
+        let mut mapped = false;
+        let mut more = feed.open(b'{', b'}')?;
+        while more {
+            feed.blanks()?;
+            let key = feed.step(|lexer| Ok(lexer.key()?.into_owned()))?;
+            match (&*key, feed.blanks()?) {
+                ("weight_map", _) if mapped => {
+                    return Err(Error::malformed("weight_map is given twice").at_offset(feed.offset()));
                 }
-                if !lexer.more(b'}')? {
-                    break;
+                ("weight_map", _) => {
+                    mapped = true;
+                    out.weight_map(&mut feed, limits, account)?;
                 }
+                ("metadata", Some(b'{')) => out.metadata(&mut feed, account)?,
+                _ => feed.step(|lexer| lexer.skip())?,
             }
+            more = feed.more(b'}')?;
         }
-        if lexer.peek().is_some() {
-            return Err(lexer.error("something follows the index"));
+        if feed.blanks()?.is_some() {
+            return Err(Error::malformed("something follows the index").at_offset(feed.offset()));
         }
-        let Some(map) = map else {
+        if !mapped {
             return Err(Error::malformed("the index has no weight_map"));
-        };
-        // Numbered in the order of their names, which is the order of the shards.
-        let names: BTreeMap<&str, ()> = map.values().map(|f| (f.as_str(), ())).collect();
-        out.files = names.into_keys().map(str::to_owned).collect();
-        let number: HashMap<String, usize> = out.files.iter().cloned().zip(0..).collect();
-        out.weight_map = map.into_iter().map(|(name, file)| (name, number[&file])).collect();
+        }
+        out.sort();
         Ok(out)
     }
 
+    /// Numbers the shards in the order of their names, which is the order of the set.
+    fn sort(&mut self) {
+        let mut order: Vec<u32> = (0..self.files.len() as u32).collect();
+        order.sort_unstable_by(|&a, &b| self.files[a as usize].cmp(&self.files[b as usize]));
+        let mut number = vec![0u32; order.len()];
+        for (to, &from) in order.iter().enumerate() {
+            number[from as usize] = to as u32;
+        }
+        self.files.sort_unstable();
+        self.weight_map.values_mut().for_each(|file| *file = number[*file as usize]);
+    }
+
+    fn weight_map(&mut self, feed: &mut Feed<'_>, limits: &Limits, account: &mut Account) -> Result<()> {
+        let mut number: HashMap<String, u32> = HashMap::new();
+        let mut more = feed.open(b'{', b'}')?;
+        while more {
+            feed.blanks()?;
+            let at = feed.offset();
+            let (name, file) =
+                feed.step(|lexer| Ok((lexer.key()?.into_owned(), lexer.string()?.into_owned())))?;
+            if !is_plain_relative(&file) {
+                let what = format!("the index names {file:?}, which is no plain name in its own folder");
+                return Err(Error::unsafe_content(what)
+                    .with_tensor(name)
+                    .at_offset(at)
+                    .with_hint("a model's parts must lie in its own folder; do not trust this file"));
+            }
+            if self.weight_map.len() as u64 >= limits.entries {
+                return Err(Error::limit(format!("more than {} tensors", limits.entries)).at_offset(at));
+            }
+            let file = match number.get(&file) {
+                Some(&known) => known,
+                None => {
+                    if self.files.len() >= MOST_SHARDS {
+                        let what = format!("the index names more than {MOST_SHARDS} shards");
+                        return Err(Error::limit(what)
+                            .at_offset(at)
+                            .with_hint("no model has so many; do not trust this file"));
+                    }
+                    let new = self.files.len() as u32;
+                    account.charge(SHARD + 2 * block(file.len())).map_err(|e| e.at_offset(at))?;
+                    self.files.push(file.clone());
+                    number.insert(file, new);
+                    new
+                }
+            };
+            account.charge(LISTED + block(name.len())).map_err(|e| e.at_offset(at))?;
+            if self.weight_map.contains_key(&name) {
+                let what = "the index lists a tensor twice";
+                return Err(Error::malformed(what).with_tensor(name).at_offset(at));
+            }
+            self.weight_map.insert(name, file);
+            more = feed.more(b'}')?;
+        }
+        Ok(())
+    }
+
     /// Takes what is known of the metadata; other entries are of no meaning here.
-    fn metadata(&mut self, lexer: &mut Lexer<'_>) -> Result<()> {
-        if !lexer.open(b'{', b'}')? {
-            return Ok(());
-        }
-        loop {
-            let key = lexer.key()?;
-            match (&*key, lexer.peek()) {
+    fn metadata(&mut self, feed: &mut Feed<'_>, account: &mut Account) -> Result<()> {
+        let mut more = feed.open(b'{', b'}')?;
+        while more {
+            feed.blanks()?;
+            let key = feed.step(|lexer| Ok(lexer.key()?.into_owned()))?;
+            match (&*key, feed.blanks()?) {
                 // Some writers state a float.
-                ("total_size", Some(b'0'..=b'9')) => self.total_size = lexer.number()?.parse().ok(),
-                (super::VALUES_KEY, Some(b'"')) => self.values = Some(lexer.string()?.into_owned()),
-                _ => lexer.skip()?,
+                ("total_size", Some(b'0'..=b'9')) => {
+                    self.total_size = feed.step(|lexer| Ok(lexer.number()?.parse().ok()))?;
+                }
+                (super::VALUES_KEY, Some(b'"')) => {
+                    let text = feed.step(|lexer| Ok(lexer.string()?.into_owned()))?;
+                    account.charge(block(text.len()))?;
+                    self.values = Some(text);
+                }
+                _ => feed.step(|lexer| lexer.skip())?,
             }
-            if !lexer.more(b'}')? {
-                return Ok(());
-            }
+            more = feed.more(b'}')?;
         }
+        Ok(())
     }
 
     /// The text of an index, as transformers lays it out.
@@ -107,43 +178,14 @@ impl ShardIndex {
     }
 }
 
-fn weight_map(lexer: &mut Lexer<'_>, limits: &Limits) -> Result<HashMap<String, String>> {
-    let mut out = HashMap::new();
-    if lexer.open(b'{', b'}')? {
-        loop {
-            let at = lexer.offset();
-            let name = lexer.key()?.into_owned();
-            let file = lexer.string()?.into_owned();
-            if !is_plain_relative(&file) {
-                let what = format!("the index names {file:?}, which is no plain name in its own folder");
-                return Err(Error::unsafe_content(what)
-                    .with_tensor(name)
-                    .at_offset(at)
-                    .with_hint("a model's parts must lie in its own folder; do not trust this file"));
-            }
-            if out.len() as u64 >= limits.entries {
-                return Err(Error::limit(format!("more than {} tensors", limits.entries)).at_offset(at));
-            }
-            if out.contains_key(&name) {
-                let what = "the index lists a tensor twice";
-                return Err(Error::malformed(what).with_tensor(name).at_offset(at));
-            }
-            out.insert(name, file);
-            if !lexer.more(b'}')? {
-                break;
-            }
-        }
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
     fn read(text: &str) -> Result<ShardIndex> {
-        ShardIndex::read(&Source::from_bytes(text), &Limits::default())
+        let limits = Limits::default();
+        ShardIndex::read(&Source::from_bytes(text), &limits, &mut Account::new(&limits))
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::{
     CENTRAL, CENTRAL_LEN, Checked, END, END64, LOCAL, LOCAL_LEN, LOCATOR64, inflate::Inflate, u16_at, u32_at,
     u64_at,
 };
+use crate::account::{Account, RAISE};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 use crate::source::{ReadAt, Source, TRUNCATED};
@@ -42,6 +43,8 @@ pub(crate) struct ZipArchive {
 
 /// Flag bits that make a member unreadable here: encryption, patch data, strong encryption, masked headers.
 const REFUSED_FLAGS: u16 = 0x1 | 0x20 | 0x40 | 0x2000;
+/// What a member takes in memory beside its record in the directory: its entry, and its place in the table of names.
+const EACH: u64 = size_of::<Entry>() as u64 + 10;
 /// The longest comment, and the record before it.
 const END_SEARCH: u64 = 65_535 + 22;
 
@@ -52,6 +55,8 @@ impl ZipArchive {
             let what = format!("the zip declares {} members; the limit is {}", place.entries, limits.entries);
             return Err(Error::limit(what));
         }
+        Account::of(limits, source.len())
+            .charge(place.size.saturating_add(place.entries.saturating_mul(EACH)))?;
         let directory = source.read_vec(place.offset, place.size, limits)?;
         if directory.len() > u32::MAX as usize {
             return Err(Error::limit("the zip's directory is longer than 4 GiB"));
@@ -170,8 +175,36 @@ impl ZipArchive {
         })
     }
 
-    /// A member's content in memory, checked.
-    pub(crate) fn read(&self, entry: &Entry, limits: &Limits) -> Result<Vec<u8>> {
+    /// The account of the file.
+    pub(crate) fn account(&self, limits: &Limits) -> Account {
+        Account::of(limits, self.source.len())
+    }
+
+    /// What the directory takes in memory, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.directory.len() as u64 + self.entries.len() as u64 * EACH
+    }
+
+    /// Checks that the members together are not deflated to next to nothing.
+    ///
+    /// # Errors
+    /// `LimitExceeded` if they inflate to more than [`Limits::inflated_bytes`], and [`Limits::INFLATION`] times their
+    /// length.
+    pub(crate) fn check_inflation(&self, limits: &Limits) -> Result<()> {
+        let deflated = self.entries.iter().filter(|e| e.method != 0);
+        let (length, size) = deflated.fold((0u64, 0u64), |(length, size), e| {
+            (length.saturating_add(e.compressed), size.saturating_add(e.size))
+        });
+        let most = limits.inflated_bytes.max(length.saturating_mul(Limits::INFLATION));
+        if size <= most {
+            return Ok(());
+        }
+        let what = format!("{length} bytes of the zip inflate to {size}; the limit is {most}");
+        Err(Error::limit(what).with_hint(RAISE))
+    }
+
+    /// Checks that a member's content is no longer than what may be read of one.
+    pub(crate) fn check_size(&self, entry: &Entry, limits: &Limits) -> Result<()> {
         // What is stored is no longer than the file; what is deflated may be a thousand times as long.
         let most = match entry.method {
             0 => limits.header_bytes,
@@ -179,7 +212,17 @@ impl ZipArchive {
         };
         if entry.size > most {
             let what = format!("member {:?} has {} bytes; the limit is {most}", self.name(entry), entry.size);
-            return Err(Error::limit(what).at_offset(entry.header));
+            return Err(Error::limit(what).at_offset(entry.header).with_hint(RAISE));
+        }
+        Ok(())
+    }
+
+    /// A member's content in memory, checked.
+    pub(crate) fn read(&self, entry: &Entry, limits: &Limits) -> Result<Vec<u8>> {
+        self.check_size(entry, limits)?;
+        if entry.size > limits.memory / 2 {
+            let what = format!("member {:?} has {} bytes", self.name(entry), entry.size);
+            return Err(Error::limit(what).at_offset(entry.header).with_hint(RAISE));
         }
         let reader = self.reader(entry)?;
         crate::tensor::Data::Lazy(reader).read_all()

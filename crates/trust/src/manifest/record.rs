@@ -320,7 +320,10 @@ impl Manifest {
         let source = Source::open(path)?;
         if source.len() > LONGEST {
             let what = format!("the file has {} bytes, and a manifest at most {LONGEST}", source.len());
-            return Err(Error::limit(what).with_path(path));
+            let error = Error::limit(what).with_path(path);
+            return Err(
+                error.with_hint("make it again with `weighbridge hash --write`, from files that you trust")
+            );
         }
         let text = source.read_vec(0, source.len(), &Limits::default()).map_err(|e| e.with_path(path))?;
         Self::from_text(&text).map_err(|e| e.with_path(path))

@@ -143,6 +143,10 @@ pub(super) fn each_part(
             head.clear();
         }
         let subject = Subject { source, name, place, head: &head, role };
+        if sink.work_left() == 0 {
+            sink.stopped(place);
+            break;
+        }
         if visit(&subject) {
             inspectors::inspect(&subject, sink);
             waiting.extend(sink.take_pending().into_iter().rev());
@@ -150,11 +154,16 @@ pub(super) fn each_part(
     }
 }
 
+/// The work of unpacking a byte twice.
+const UNPACKED: u64 = 2;
+
 /// A part with its bytes unpacked, as far as they can be; what stands in the way is a finding, unless the part is a guess
 /// that turns out to be wrong.
 fn unpacked(mut part: Part, sink: &mut Sink<'_>) -> Option<Part> {
     let Some(packing) = part.packing.take() else { return Some(part) };
     let result = unpack(&part.source, packing, &sink.allowance, sink.keep);
+    // It is unpacked once to know its length, and once more to be looked at.
+    sink.worked(result.source.len().saturating_mul(UNPACKED));
     let guess = part.role == Role::Guess;
     match result.fault {
         Some(Fault::Broken(_)) if guess && result.source.len() == 0 => return None,

@@ -5,7 +5,7 @@ use weighbridge_formats::{Error, Result, Source};
 /// How much of the file is looked at at once.
 const WINDOW: u64 = 32 << 10;
 /// The most fields of one file that are passed.
-const MOST_FIELDS: u64 = 5_000_000;
+const MOST_FIELDS: u64 = 1_500_000;
 
 /// A field: where its content is, and its value where it is a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -119,11 +119,21 @@ pub struct Bounds {
     pub unpacked_per_byte: u64,
     /// The most findings that are kept.
     pub findings: usize,
+    /// How long pickles of a file may be traced and searched for, in units of about a nanosecond; an eighth of one more
+    /// for each byte of the file. What is left then is not looked at, and that is a finding.
+    pub work: u64,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { depth: 8, parts: 1_000_000, unpacked: 128 << 20, unpacked_per_byte: 24, findings: 1000 }
+        Self {
+            depth: 8,
+            parts: 1_000_000,
+            unpacked: 128 << 20,
+            unpacked_per_byte: 24,
+            findings: 1000,
+            work: 450_000_000,
+        }
     }
 }
 
@@ -175,6 +185,9 @@ pub(crate) struct Sink<'a> {
     full: bool,
     /// How many opcodes may still be spent on what only may be a pickle.
     effort: u64,
+    /// What is left of [`Bounds::work`], and whether it was said that nothing is.
+    work: u64,
+    weary: bool,
 }
 
 impl<'a> Sink<'a> {
@@ -192,6 +205,9 @@ impl<'a> Sink<'a> {
             dropped: None,
             full: false,
             effort: length.saturating_add(1 << 22),
+            // What is searched for pickles is mostly weights.
+            work: bounds.work.saturating_add(length / 8),
+            weary: false,
         }
     }
 
@@ -201,6 +217,23 @@ impl<'a> Sink<'a> {
             self.findings.push(finding);
         } else {
             self.dropped = self.dropped.max(Some(finding.verdict));
+        }
+    }
+
+    /// Takes from the work that the file may cost.
+    pub(crate) fn worked(&mut self, units: u64) {
+        self.work = self.work.saturating_sub(units);
+    }
+
+    pub(crate) fn work_left(&self) -> u64 {
+        self.work
+    }
+
+    /// Says once that the file was not looked at to its end.
+    pub(crate) fn stopped(&mut self, place: &Place) {
+        if !std::mem::replace(&mut self.weary, true) {
+            let what = "the scan stopped here: its pickles take more work than a file may cost".to_owned();
+            self.finding(finding(place, "unreadable", Verdict::Unknown, what));
         }
     }
 

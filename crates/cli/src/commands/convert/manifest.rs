@@ -23,6 +23,7 @@ pub(crate) fn provenance(args: &Args, observer: &dyn Observer) -> Result<Provena
     out.options = options(args);
     if args.manifest {
         let mut options = HashOptions::default();
+        options.read = crate::limits::read_options();
         options.threads = args.threads.map(usize::from);
         options.observer = Some(observer);
         let hashes = hash(&args.src, &options)?;
@@ -150,6 +151,7 @@ fn of(
     observer: &dyn Observer,
 ) -> Result<(String, String)> {
     let mut options = HashOptions::default();
+    options.read = crate::limits::read_options();
     options.threads = args.threads.map(usize::from);
     options.observer = Some(observer);
     options.written = digests;

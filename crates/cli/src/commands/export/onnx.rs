@@ -121,7 +121,7 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
         weighbridge::runtime::load(None)?;
     }
     let progress = args.common.writing.progress();
-    let model = ModelLoader::new(&args.common.model).load()?;
+    let model = ModelLoader::new(&args.common.model).read_options(crate::limits::read_options()).load()?;
     let export = weighbridge::export::export(&model, &args.options()?).map_err(|e| match e.path() {
         Some(_) => e,
         None => e.with_path(&args.common.model),

@@ -55,7 +55,7 @@ pub(super) fn run(args: &Args) -> Result<Exit> {
     common.writing.apply(&mut options.execute);
     // The bar clears itself when the write is over, and the process ends soon after.
     options.execute.observer = Some(Box::leak(Box::new(common.writing.progress())));
-    let model = ModelLoader::new(&common.model).load()?;
+    let model = ModelLoader::new(&common.model).read_options(crate::limits::read_options()).load()?;
     let report = export(&model, &options, &args.out)?;
     let seconds = start.elapsed().as_secs_f64();
     let mut out = String::new();

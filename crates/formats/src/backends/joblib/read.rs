@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::INFO;
 use super::unpack::{self, Packing};
 use super::wrapper::{Wrappers, is_wrapper};
+use crate::account::Account;
 use crate::archive::{Archive, Note};
 use crate::backends::pickle::archive::{Parts, PickleArchive};
 use crate::backends::pickle::numpy::Found;
@@ -13,7 +14,7 @@ use crate::backends::pickle::numpy::explain;
 use crate::backends::pickle::read::begins_text_pickle;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{Decoded, decode_pieces, decode_pieces_leniently};
+use crate::pickle::{Decoded, Stream, decode_stream, decode_stream_leniently};
 use crate::probe::{Confidence, Probe};
 use crate::sniff;
 use crate::source::Source;
@@ -84,17 +85,21 @@ pub(in crate::backends) fn open_as(
         )
         .with_hint("load it with that joblib and dump it again with a newer one"));
     }
+    let mut account = Account::of(limits, source.len());
     let (source, how) = match Packing::of(&head) {
         Some(packing) => {
-            let bytes = unpack::unpack(&source, packing, limits.unpacked_bytes)?;
+            let bytes = unpack::unpack(&source, packing, limits)?;
+            account.charge(bytes.len() as u64)?;
             (Source::from_reader(Arc::new(bytes)), format!(", compressed with {}", packing.name()))
         }
         None => (source, String::new()),
     };
-    let mut wrappers = Wrappers::new(&source, limits);
-    let decoded = decode_pieces(&**source.reader(), limits, is_wrapper, &mut |values, object, here| {
-        wrappers.behind(values, object, here)
-    })?;
+    let mut wrappers = Wrappers::new(&source);
+    let stream = Stream { account, ..Stream::new(&**source.reader(), limits) };
+    let (decoded, _, mut account) =
+        decode_stream(stream, is_wrapper, &mut |values, account, object, here| {
+            wrappers.behind(values, account, object, here)
+        })?;
     let mut notes = Vec::new();
     let behind = source.len() - decoded.consumed;
     if behind > 0 {
@@ -119,21 +124,22 @@ pub(in crate::backends) fn open_as(
     let info = if wrappers.count + wrappers.elsewhere > 0 { &INFO } else { plain };
     let mut found = wrappers.found;
     let mut values = decoded.values;
-    explain(&mut values, &HashMap::new(), &mut found)?;
+    explain(&mut values, &HashMap::new(), &mut found, &mut account)?;
     let variety = format!("protocol {}{how}", decoded.protocol);
-    Parts { info, variety, source, files, values, found, notes }.assemble(limits)
+    Parts { info, variety, source, files, values, found, notes }.assemble(limits, account)
 }
 
-/// What there is of an unpacked dump that may break, with the arrays that were met and why it breaks.
+/// What there is of an unpacked dump that may break, with the arrays that were met, why it breaks, and what is left of
+/// the account.
 pub(in crate::backends) fn salvage(
     source: &Source,
     limits: &Limits,
-) -> Result<(Decoded, Option<Error>, Found)> {
-    let mut wrappers = Wrappers::new(source, limits);
-    let stream = &**source.reader();
-    let (decoded, fault) =
-        decode_pieces_leniently(stream, limits, is_wrapper, &mut |values, object, here| {
-            wrappers.behind(values, object, here)
+) -> Result<(Decoded, Option<Error>, Found, Account)> {
+    let mut wrappers = Wrappers::new(source);
+    let stream = Stream::new(&**source.reader(), limits);
+    let ((decoded, _, account), fault) =
+        decode_stream_leniently(stream, is_wrapper, &mut |values, account, object, here| {
+            wrappers.behind(values, account, object, here)
         })?;
-    Ok((decoded, fault, wrappers.found))
+    Ok((decoded, fault, wrappers.found, account))
 }

@@ -219,6 +219,37 @@ fn compressed_bombs_meet_the_limit() {
     }
 }
 
+#[test]
+fn more_than_64_mib_and_200_times_the_file_is_no_model() {
+    let packed = |noise: u32, zeros: usize| {
+        let mut out = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut number = 1u32;
+        let noise: Vec<u8> = (0..noise)
+            .map(|_| {
+                number = number.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (number >> 24) as u8
+            })
+            .collect();
+        out.write_all(&noise).unwrap();
+        out.write_all(&vec![0; zeros]).unwrap();
+        out.finish().unwrap()
+    };
+    let roomy = || Limits::within(1 << 30);
+    let refused = open_within(&packed(0, 65 << 20), roomy()).err().unwrap();
+    assert_eq!(refused.kind(), ErrorKind::LimitExceeded);
+    assert!(refused.message().contains("67108864"), "{refused}");
+    // Of that many bytes, or of a file long enough, all are unpacked, and are no pickle.
+    for (noise, zeros) in [(0, 63 << 20), (1 << 20, 65 << 20)] {
+        assert_eq!(open_within(&packed(noise, zeros), roomy()).err().unwrap().kind(), ErrorKind::Malformed);
+    }
+    // By default memory ends before that.
+    let refused = open_within(&packed(1 << 20, 50 << 20), Limits::default()).err().unwrap();
+    assert!(
+        refused.kind() == ErrorKind::LimitExceeded && refused.hint().is_some_and(|h| h.contains("--memory")),
+        "{refused}"
+    );
+}
+
 /// A golden file.
 fn golden(name: &str) -> Vec<u8> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/golden/joblib");

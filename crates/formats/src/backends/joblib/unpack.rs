@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use super::xz;
 use crate::error::{Error, Result};
+use crate::limits::Limits;
 use crate::source::{ReadAt, Source};
 
 /// The memory that a decoder may take for its dictionary, in KiB. `xz -9` takes 64 MiB.
@@ -142,12 +143,19 @@ const ALWAYS: u64 = 64 << 20;
 /// Unpacks a whole stream into memory.
 ///
 /// # Errors
-/// `LimitExceeded` past `most` bytes, or [`MOST_TIMES`] as many as there are; `Malformed` for a stream that breaks off or fails its checksum.
-pub(super) fn unpack(source: &Source, packing: Packing, most: u64) -> Result<Vec<u8>> {
+/// `LimitExceeded` past [`Limits::unpacked_bytes`] or what [`Limits::memory`] leaves for what is made of them, or [`MOST_TIMES`] as many as there are; `Malformed` for a stream that breaks off or fails its checksum.
+pub(super) fn unpack(source: &Source, packing: Packing, limits: &Limits) -> Result<Vec<u8>> {
     let failed = Rc::new(RefCell::new(None));
     let input = Input { reader: source.reader().clone(), at: 0, failed: failed.clone() };
     let mut out = Vec::new();
-    let most = most.min(source.len().saturating_mul(MOST_TIMES).max(ALWAYS));
+    let times = source.len().saturating_mul(MOST_TIMES).max(ALWAYS);
+    // What was unpacked stands in the dictionary too, where there is one.
+    let memory = match packing {
+        Packing::Xz | Packing::Lzma => limits.memory / 2,
+        // A block of bzip2, or of lz4.
+        _ => limits.memory - limits.memory / 8,
+    };
+    let most = limits.unpacked_bytes.min(memory).min(times);
     match packing.run(input, &mut out, most) {
         Ok(true) => {
             out.shrink_to_fit();
@@ -159,8 +167,8 @@ pub(super) fn unpack(source: &Source, packing: Packing, most: u64) -> Result<Vec
             packing.name()
         ))
         .with_hint(
-            "unpack the file to disk, where arrays are read as they are wanted, or raise \
-                    Limits::unpacked_bytes",
+            "unpack the file to disk, where arrays are read as they are wanted; or, if you trust it, allow more: \
+                    `--memory 2GiB` of the command, Limits::memory and Limits::unpacked_bytes of the library",
         )),
         Err(cause) => Err(match failed.take() {
             Some(error) => error,

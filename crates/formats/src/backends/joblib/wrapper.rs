@@ -12,10 +12,11 @@
 //!
 //! Source of the facts: `numpy_pickle.py` of joblib 1.6, and dumps that it wrote.
 
-use crate::backends::pickle::dtypes::{Element, MAX_DIMS};
+use crate::account::Account;
+use crate::backends::pickle::dtypes::Element;
 use crate::backends::pickle::numpy::{Array, Buffer, Found, Layout, columns, shape_of};
 use crate::error::{Error, Result};
-use crate::limits::Limits;
+use crate::memory::zeroed_box;
 use crate::pickle::Behind;
 use crate::source::Source;
 use crate::tensor::{Shape, element_count};
@@ -37,7 +38,6 @@ pub(super) fn is_wrapper(class: &Global) -> bool {
 /// Takes the arrays out of a stream.
 pub(super) struct Wrappers<'a> {
     pub(super) source: &'a Source,
-    pub(super) limits: &'a Limits,
     pub(super) found: Found,
     /// How many arrays were met.
     pub(super) count: u64,
@@ -45,8 +45,6 @@ pub(super) struct Wrappers<'a> {
     pub(super) matrices: u64,
     /// How many arrays are in files of their own.
     pub(super) elsewhere: u64,
-    /// Bytes of arrays that no tensor holds, which were read into the values.
-    pub(super) kept: u64,
     names: Option<Names>,
 }
 
@@ -71,21 +69,31 @@ struct Described {
 }
 
 impl<'a> Wrappers<'a> {
-    pub(super) fn new(source: &'a Source, limits: &'a Limits) -> Self {
-        Self {
-            source,
-            limits,
-            found: Found::default(),
-            count: 0,
-            matrices: 0,
-            elsewhere: 0,
-            kept: 0,
-            names: None,
-        }
+    pub(super) fn new(source: &'a Source) -> Self {
+        Self { source, found: Found::default(), count: 0, matrices: 0, elsewhere: 0, names: None }
     }
 
     /// Puts the array in its wrapper's place, and says how many bytes behind `here` are its.
-    pub(super) fn behind(&mut self, values: &mut Values, id: ValueId, here: u64) -> Result<Behind> {
+    pub(super) fn behind(
+        &mut self,
+        values: &mut Values,
+        account: &mut Account,
+        id: ValueId,
+        here: u64,
+    ) -> Result<Behind> {
+        let before = self.found.memory();
+        let behind = self.array(values, account, id, here)?;
+        account.charge(self.found.memory() - before)?;
+        Ok(behind)
+    }
+
+    fn array(
+        &mut self,
+        values: &mut Values,
+        account: &mut Account,
+        id: ValueId,
+        here: u64,
+    ) -> Result<Behind> {
         let Value::Object(object) = values.get(id) else { return Ok(Behind::Nothing) };
         if values.global(object.class).is_none_or(|class| &*class.name != "NumpyArrayWrapper") {
             self.elsewhere += 1;
@@ -127,11 +135,11 @@ impl<'a> Wrappers<'a> {
             Element::Record(fields, others) => {
                 let form = (&wrapper.shape, wrapper.fortran, dtype.size);
                 let entries = self.found.record(values, (&fields, others), form, &buffer)?;
-                let data = if others > 0 { Some(self.bytes(start, end - start)?) } else { None };
+                let data = if others > 0 { Some(self.bytes(account, start, end - start)?) } else { None };
                 *values.get_mut(id) = self.object(values, &wrapper, data, entries)?;
             }
             Element::Other => {
-                let data = Some(self.bytes(start, end - start)?);
+                let data = Some(self.bytes(account, start, end - start)?);
                 *values.get_mut(id) = self.object(values, &wrapper, data, Vec::new())?;
             }
         }
@@ -148,17 +156,12 @@ impl<'a> Wrappers<'a> {
         Ok(byte[0].into())
     }
 
-    /// Reads what no tensor holds.
-    fn bytes(&mut self, at: u64, length: u64) -> Result<Value> {
-        self.kept = self.kept.saturating_add(length);
-        if self.kept > self.limits.header_bytes {
-            let what = format!(
-                "arrays of strings, dates and the like take more than the limit of {} bytes",
-                self.limits.header_bytes
-            );
-            return Err(Error::limit(what).with_hint("raise Limits::header_bytes"));
-        }
-        Ok(Value::Bytes(self.source.read_vec(at, length, self.limits)?.into()))
+    /// Reads what no tensor holds: arrays of strings, dates and the like.
+    fn bytes(&self, account: &mut Account, at: u64, length: u64) -> Result<Value> {
+        account.charge(length.saturating_add(32))?;
+        let mut bytes = zeroed_box(length)?;
+        self.source.reader().read_at(at, &mut bytes)?;
+        Ok(Value::Bytes(bytes))
     }
 
     /// The array as a plain pickle describes it.
@@ -218,9 +221,6 @@ fn described(values: &Values, object: &Object) -> Result<Described> {
     };
     let missing = |name: &str| Error::malformed(format!("an array's wrapper has no {name}"));
     let shape_id = entry("shape").ok_or_else(|| missing("shape"))?;
-    if values.sequence(shape_id).is_some_and(|dims| dims.len() > MAX_DIMS) {
-        return Err(Error::malformed(format!("an array has more than {MAX_DIMS} dimensions")));
-    }
     let order = entry("order").ok_or_else(|| missing("order"))?;
     let fortran = match values.str(order) {
         Some("C") => false,

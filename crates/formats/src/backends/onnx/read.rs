@@ -18,6 +18,7 @@ use super::sparse::Dense;
 use super::tensor::{Parts, Place, shape_of};
 use super::typed::{Typed, strings};
 use super::wire::Wire;
+use crate::account::{Account, RAISE, TENSOR, block};
 use crate::archive::{Archive, Companion, Metadata, Note, no_such_tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -155,11 +156,14 @@ struct Reading<'a> {
     cursor: Cursor<'a>,
     limits: &'a Limits,
     files: Files,
-    /// How many bytes may yet be read into memory beside tensors.
+    /// How many bytes may yet be read into memory beside tensors, and what all that is kept takes there.
     left: u64,
+    account: Account,
     /// How many bytes all tensors may yet declare, and how many beyond what is stored.
     declared: u64,
     expanded: u64,
+    /// What the fields that were walked over take at least once they are decoded.
+    least: u64,
     /// The graph without its tensors.
     graph: Vec<u8>,
     initializers: Vec<Initializer>,
@@ -171,6 +175,9 @@ struct Reading<'a> {
     notes: Vec<Note>,
 }
 
+/// What an initializer takes in all, in bytes: beside [`TENSOR`], its place in the file and its name among the others.
+const INITIALIZER: u64 = TENSOR + 320;
+
 /// Elements of typed fields that take at most so many bytes of the file are decoded when it is opened, so that what is
 /// wrong with them is found then.
 const DECODED: u64 = 64 << 10;
@@ -181,9 +188,11 @@ impl<'a> Reading<'a> {
             cursor: Cursor::new(source),
             limits,
             files: Files::new(source),
-            left: limits.header_bytes,
+            left: limits.header_bytes.min(limits.memory / 2),
+            account: Account::of(limits, source.len()),
             declared: limits.declared_bytes,
             expanded: limits.expanded_bytes,
+            least: 0,
             graph: Vec::new(),
             initializers: Vec::new(),
             names: HashSet::new(),
@@ -197,7 +206,8 @@ impl<'a> Reading<'a> {
     /// Copies a span of the file.
     fn keep(&mut self, start: u64, end: u64, out: &mut Vec<u8>) -> Result<()> {
         if start < end {
-            let bytes = self.cursor.bytes(start, end, self.left)?;
+            self.account.charge(end - start)?;
+            let bytes = self.cursor.bytes(start, end, self.left).map_err(|e| e.with_hint(RAISE))?;
             self.left -= bytes.len() as u64;
             if out.is_empty() {
                 *out = bytes;
@@ -214,6 +224,7 @@ impl<'a> Reading<'a> {
         let (mut graph, mut metadata) = (None, Vec::new());
         while let Some(field) = self.cursor.field(at, source.len())? {
             at = field.end;
+            self.least(24)?;
             match field.number {
                 7 => {
                     field.expect(Wire::Bytes, "graph")?;
@@ -227,6 +238,7 @@ impl<'a> Reading<'a> {
                 14 => {
                     field.expect(Wire::Bytes, "metadata_props")?;
                     let key = self.metadata_key(&field)?;
+                    self.account.charge(256 + 2 * block(key.len()))?;
                     metadata.push((key, field.start, field.end));
                 }
                 _ => {}
@@ -253,6 +265,14 @@ impl<'a> Reading<'a> {
             infos: std::mem::take(&mut self.infos),
             data: std::mem::take(&mut self.data),
         };
+        let tensors = skeleton.infos.iter().fold(0u64, |n, t| n.saturating_add(t.bytes()));
+        let beside =
+            self.files.paths().into_iter().map(|path| std::fs::metadata(path).map_or(0, |m| m.len()));
+        let stored = beside.fold(source.len(), u64::saturating_add);
+        if !self.limits.allows_sharing(tensors, stored) {
+            let what = format!("the tensors would take {tensors} bytes, of {stored} in the model's files");
+            return Err(Error::limit(what).with_hint(RAISE));
+        }
         self.archive(skeleton)
     }
 
@@ -261,20 +281,24 @@ impl<'a> Reading<'a> {
         let text = |t: &Option<String>| t.clone().unwrap_or_default();
         let mut metadata: Metadata =
             skeleton.model.metadata_props.iter().map(|e| (text(&e.key), text(&e.value))).collect();
-        let values =
-            match kept_values::from_text(&skeleton.infos, &mut metadata, self.limits, &mut self.notes) {
-                Some(values) => Some(values),
-                None => self.string_values(&skeleton.infos)?,
-            };
+        let values = match kept_values::from_text(
+            &skeleton.infos,
+            &mut metadata,
+            (self.limits, &mut self.account),
+            &mut self.notes,
+        ) {
+            Some(values) => Some(values),
+            None => self.string_values(&skeleton.infos)?,
+        };
         let mut files: Vec<PathBuf> = skeleton.source.path().map(PathBuf::from).into_iter().collect();
         files.extend(self.files.paths());
         Ok(OnnxArchive { skeleton, metadata, values, notes: self.notes, files })
     }
 
     /// Decodes what was kept of the model and its graph.
-    fn decode(&self, rest: &[u8]) -> Result<ModelProto> {
-        schema::check(rest, Kind::Model, self.limits)?;
-        schema::check(&self.graph, Kind::Graph, self.limits)?;
+    fn decode(&mut self, rest: &[u8]) -> Result<ModelProto> {
+        schema::check(rest, Kind::Model, self.limits, &mut self.account)?;
+        schema::check(&self.graph, Kind::Graph, self.limits, &mut self.account)?;
         let bad = |e: prost::DecodeError| Error::malformed("a message cannot be decoded").with_source(e);
         let mut model = ModelProto::decode(rest).map_err(bad)?;
         model.graph = Some(GraphProto::decode(&*self.graph).map_err(bad)?);
@@ -292,12 +316,20 @@ impl<'a> Reading<'a> {
         Ok(key)
     }
 
+    /// Counts a field that takes so many bytes once it is decoded, if nothing else: where they come to more than there
+    /// are, the walk need not go to the end to see that.
+    fn least(&mut self, bytes: u64) -> Result<()> {
+        self.least += bytes;
+        if self.least > self.account.left() { Err(self.account.exceeded()) } else { Ok(()) }
+    }
+
     /// Walks the main graph.
     fn graph(&mut self, graph: &Field) -> Result<()> {
         let (mut at, mut kept, mut out) = (graph.content, graph.content, Vec::new());
         while let Some(field) = self.cursor.field(at, graph.end)? {
             at = field.end;
             if !matches!(field.number, 5 | 15) {
+                self.least(if field.number == 1 { size_of::<NodeProto>() as u64 } else { 24 })?;
                 continue;
             }
             field
@@ -322,6 +354,8 @@ impl<'a> Reading<'a> {
         let parts = Parts::read(&mut self.cursor, field.content, field.end, &mut self.left)
             .map_err(|e| e.at_offset(field.start))?;
         let name = parts.name.clone();
+        let texts = 3 * block(name.len()) + 2 * block(16 * parts.dims.len());
+        self.account.charge(INITIALIZER + texts).map_err(|e| e.at_offset(field.start))?;
         self.initializer(field, parts).map_err(|e| e.with_tensor(name).at_offset(field.start))
     }
 
@@ -421,6 +455,7 @@ impl<'a> Reading<'a> {
                 }
                 let typed = Typed::new(self.cursor.source(), numbers, dtype, bytes);
                 if numbers.end - numbers.start <= DECODED {
+                    self.account.charge(bytes)?;
                     let mut all = crate::tensor::zeroed(bytes)?;
                     typed.read_at(0, &mut all)?;
                     (Data::Owned(all.into()), None)
@@ -443,7 +478,7 @@ impl<'a> Reading<'a> {
         let elements = crate::tensor::element_count(&parts.shape()?).unwrap_or(0);
         let found = match &parts.numbers {
             Some(numbers) if numbers.field == super::typed::STRING_DATA => {
-                strings(&mut self.cursor, numbers, self.left)?
+                strings(&mut self.cursor, numbers, &mut self.account)?
             }
             Some(numbers) => {
                 let what = format!(
@@ -507,6 +542,9 @@ impl<'a> Reading<'a> {
             );
         };
         let name = values.name.clone();
+        let texts =
+            3 * block(name.len()) + 4 * block(16 * (values.dims.len() + indices.dims.len() + dims.len()));
+        self.account.charge(INITIALIZER + texts)?;
         self.sparse_tensor(field, &values, &indices, &dims)
             .map_err(|e| e.with_tensor(name).at_offset(field.start))
     }

@@ -5,6 +5,7 @@ use std::mem::size_of;
 
 use super::proto::*;
 use super::wire::{Wire, split_key, varint};
+use crate::account::{Account, RAISE, block};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
@@ -119,10 +120,12 @@ const FREE: u64 = 16 << 20;
 const EACH: u64 = 40;
 
 /// Checks that a message is whole, nests no deeper than is decoded, and takes no more memory than messages of its
-/// length do, and than [`Limits::header_bytes`].
-pub(super) fn check(bytes: &[u8], kind: Kind, limits: &Limits) -> Result<()> {
+/// length do, and than [`Limits::header_bytes`]; and charges that to the account.
+pub(super) fn check(bytes: &[u8], kind: Kind, limits: &Limits, account: &mut Account) -> Result<()> {
     let short = |at: usize| Error::malformed("a message of the model ends early").at_offset(at as u64);
-    let most = limits.header_bytes.min(FREE.saturating_add(EACH.saturating_mul(bytes.len() as u64)));
+    let left = account.left();
+    let most =
+        limits.header_bytes.min(left).min(FREE.saturating_add(EACH.saturating_mul(bytes.len() as u64)));
     let mut stack = vec![(kind, bytes.len())];
     let (mut at, mut memory) = (0usize, 0u64);
     while let Some(&(kind, end)) = stack.last() {
@@ -163,17 +166,17 @@ pub(super) fn check(bytes: &[u8], kind: Kind, limits: &Limits) -> Result<()> {
                 at = inner;
             }
             _ => {
-                memory = memory.saturating_add(skip + 24);
+                memory = memory.saturating_add(24 + if skip == 0 { 0 } else { block(inner - at) });
                 at = inner;
             }
         }
         if memory > most {
             let what =
                 format!("{} bytes of the graph would take more than {most} bytes of memory", bytes.len());
-            return Err(Error::limit(what));
+            return Err(Error::limit(what).with_hint(RAISE));
         }
     }
-    Ok(())
+    account.charge(memory)
 }
 
 #[cfg(test)]
@@ -183,6 +186,10 @@ mod tests {
     use super::*;
     use crate::error::ErrorKind;
 
+    fn account() -> Account {
+        Account::new(&Limits::default())
+    }
+
     #[test]
     fn a_subgraph_in_a_subgraph_has_an_end() {
         let mut graph = GraphProto::default();
@@ -191,7 +198,7 @@ mod tests {
             let node = NodeProto { attribute: vec![attribute], ..NodeProto::default() };
             graph = GraphProto { node: vec![node], ..GraphProto::default() };
             let bytes = graph.encode_to_vec();
-            let checked = check(&bytes, Kind::Graph, &Limits::default());
+            let checked = check(&bytes, Kind::Graph, &Limits::default(), &mut account());
             match checked {
                 Ok(()) => assert_eq!(GraphProto::decode(&*bytes).unwrap(), graph, "{depth}"),
                 Err(e) => {
@@ -208,12 +215,18 @@ mod tests {
         // An empty node is two bytes, and hundreds in memory.
         let bytes = [0x0a, 0].repeat(500_000);
         let limits = Limits { header_bytes: 10 << 20, ..Limits::default() };
-        assert_eq!(check(&bytes, Kind::Graph, &limits).unwrap_err().kind(), ErrorKind::LimitExceeded);
-        let wide = check(&bytes, Kind::Graph, &Limits::default());
+        assert_eq!(
+            check(&bytes, Kind::Graph, &limits, &mut account()).unwrap_err().kind(),
+            ErrorKind::LimitExceeded
+        );
+        let wide = check(&bytes, Kind::Graph, &Limits::default(), &mut account());
         assert_eq!(wide.unwrap_err().kind(), ErrorKind::LimitExceeded);
-        assert!(check(&bytes[..2000], Kind::Graph, &limits).is_ok());
+        assert!(check(&bytes[..2000], Kind::Graph, &limits, &mut account()).is_ok());
         for end in 1..6 {
-            assert!(check(&[0x0a, 4, 0x0a, 2, b'x', b'y'][..end], Kind::Graph, &limits).is_err(), "{end}");
+            assert!(
+                check(&[0x0a, 4, 0x0a, 2, b'x', b'y'][..end], Kind::Graph, &limits, &mut account()).is_err(),
+                "{end}"
+            );
         }
     }
 }

@@ -114,9 +114,9 @@ impl Parts {
     fn dims(&mut self, cursor: &mut Cursor<'_>, field: &Field) -> Result<()> {
         let add = |dims: &mut Vec<i64>, dim: u64| {
             if dims.len() >= RANK {
-                return Err(
-                    Error::limit(format!("a tensor has more than {RANK} dimensions")).at_offset(field.start)
-                );
+                return Err(Error::limit(format!("a tensor has more than {RANK} dimensions"))
+                    .at_offset(field.start)
+                    .with_hint("no tensor has so many: do not trust this file"));
             }
             dims.push(dim as i64);
             Ok(())

@@ -7,6 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::cursor::{Cursor, Field};
 use super::wire::{Wire, split_key, varint};
+use crate::account::{Account, block};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::source::{Access, ReadAt, Source, check_range};
@@ -311,19 +312,19 @@ impl ReadAt for Typed {
 }
 
 /// Reads the strings of a tensor: the runs of `string_data` between two places of a message.
-pub(super) fn strings(cursor: &mut Cursor<'_>, numbers: &Numbers, limit: u64) -> Result<Vec<Vec<u8>>> {
-    let (mut out, mut at, mut left) = (Vec::new(), numbers.start, limit);
+pub(super) fn strings(
+    cursor: &mut Cursor<'_>,
+    numbers: &Numbers,
+    account: &mut Account,
+) -> Result<Vec<Vec<u8>>> {
+    let (mut out, mut at) = (Vec::new(), numbers.start);
     while let Some(field) = cursor.field(at, numbers.end)? {
         at = field.end;
         if field.number == STRING_DATA {
             field.expect(Wire::Bytes, "string_data")?;
-            let bytes = cursor.bytes(field.content, field.end, left)?;
-            // A string takes memory even where it is empty.
-            left = left.saturating_sub(bytes.len() as u64 + 24);
-            if left == 0 {
-                return Err(Error::limit("the strings would take more memory than the limit").at_offset(at));
-            }
-            out.push(bytes);
+            // A string takes memory even where it is empty; and once more as a value.
+            account.charge(2 * (24 + block(field.len() as usize)) + 8).map_err(|e| e.at_offset(at))?;
+            out.push(cursor.bytes(field.content, field.end, field.len())?);
         }
     }
     Ok(out)

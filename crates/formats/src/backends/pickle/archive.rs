@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use super::numpy::{Array, Buffer, Found, Layout};
+use crate::account::{Account, RAISE, TENSOR, block};
 use crate::archive::{Archive, Note, no_such_tensor};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
@@ -12,7 +13,7 @@ use crate::source::Source;
 use crate::tensor::{Data, Shape, TensorInfo};
 use crate::traits::FormatInfo;
 use crate::transform::{Strided, SwapBytes};
-use crate::value::{Value, Values};
+use crate::value::{Global, Value, Values};
 
 /// What an archive is made of.
 pub(in crate::backends) struct Parts {
@@ -31,20 +32,24 @@ impl Parts {
     ///
     /// # Errors
     /// `LimitExceeded` for too many tensors, bytes that they declare, or steps to name them.
-    pub(in crate::backends) fn assemble(self, limits: &Limits) -> Result<PickleArchive> {
-        self.assemble_with(limits, false)
+    pub(in crate::backends) fn assemble(self, limits: &Limits, account: Account) -> Result<PickleArchive> {
+        self.assemble_with(limits, account, false)
     }
 
     /// As [`Parts::assemble`], with the arrays that no path from the root leads to.
     #[cfg(feature = "joblib")]
-    pub(in crate::backends) fn assemble_all(self, limits: &Limits) -> Result<PickleArchive> {
-        self.assemble_with(limits, true)
+    pub(in crate::backends) fn assemble_all(
+        self,
+        limits: &Limits,
+        account: Account,
+    ) -> Result<PickleArchive> {
+        self.assemble_with(limits, account, true)
     }
 
-    fn assemble_with(self, limits: &Limits, unreached: bool) -> Result<PickleArchive> {
+    fn assemble_with(self, limits: &Limits, mut account: Account, unreached: bool) -> Result<PickleArchive> {
         let Self { info, variety, source, files, mut values, found, mut notes } = self;
         notes.extend(told(&values, &found));
-        let (mut named, numbered) = name_tensors(&mut values, limits)?;
+        let (mut named, numbered) = name_tensors(&mut values, limits, &mut account)?;
         if unreached {
             let mut known = vec![false; found.arrays.len()];
             named.iter().for_each(|n| known[n.raw as usize] = true);
@@ -61,15 +66,18 @@ impl Parts {
         if named.len() as u64 > limits.entries {
             return Err(Error::limit(format!("more than {} tensors", limits.entries)));
         }
+        account.charge((named.len() as u64).saturating_mul(TENSOR))?;
         let (mut tensors, mut raw) = (Vec::with_capacity(named.len()), Vec::with_capacity(named.len()));
         let mut declared = 0u64;
         for name in named {
             let array = &found.arrays[name.raw as usize];
+            account.charge(if array.shape.spilled() { block(array.shape.len() * 8) } else { 0 })?;
             let info = TensorInfo::new(name.name, array.dtype, array.shape.clone())?;
             declared = declared.saturating_add(info.bytes());
-            if declared > limits.declared_bytes {
-                let what = format!("the tensors would take more than {} bytes", limits.declared_bytes);
-                return Err(Error::limit(what).with_tensor(info.name()));
+            if declared > limits.declared_bytes || !limits.allows_sharing(declared, source.len()) {
+                let what =
+                    format!("the tensors would take {declared} bytes, of {} in the file", source.len());
+                return Err(Error::limit(what).with_tensor(info.name()).with_hint(RAISE));
             }
             tensors.push(info);
             raw.push(name.raw);
@@ -118,16 +126,16 @@ fn told(values: &Values, found: &Found) -> Vec<Note> {
     );
     let Some(root) = values.root() else { return notes };
     let reachable = values.reachable(root);
-    let names: BTreeSet<String> = values
+    let names: BTreeSet<&Global> = values
         .iter()
         .filter(|(id, _)| reachable[id.index()])
         .filter_map(|(_, value)| match value {
-            Value::Global(global) => Some(global.to_string()),
+            Value::Global(global) => Some(&**global),
             _ => None,
         })
         .collect();
     if !names.is_empty() {
-        let shown: Vec<&str> = names.iter().take(5).map(String::as_str).collect();
+        let shown: Vec<String> = names.iter().take(5).map(ToString::to_string).collect();
         let more = if names.len() > 5 { ", …" } else { "" };
         notes.push(Note::info(format!(
             "what only Python could build is kept as it is described, of {} names: {}{more}",

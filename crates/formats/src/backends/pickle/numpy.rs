@@ -12,9 +12,11 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::dtypes::{Described, Element, Field, describe, number_of};
+use super::dtypes::{Described, Element, Field, MAX_DIMS, describe, number_of};
+use crate::account::Account;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
+use crate::pickle::Spans;
 use crate::tensor::{Shape, contiguous_strides, element_count};
 use crate::value::{Construct, Object, Value, ValueId, Values};
 
@@ -66,6 +68,8 @@ pub(in crate::backends) struct Found {
     described: HashMap<ValueId, Option<Described>>,
     /// How many tensors fields have become.
     fields: usize,
+    /// The memory of shapes, strides and dtypes that lie outside of the list of arrays.
+    parts: u64,
 }
 
 /// How many tensors the fields of all records may become, beside one for each value of the file.
@@ -78,8 +82,18 @@ impl Found {
             return known.clone();
         }
         let described = describe(values, dtype);
+        let fields = match described.as_ref().map(|d| &d.element) {
+            Some(Element::Record(fields, _)) => fields.len(),
+            _ => 0,
+        };
+        self.parts += 64 + (fields * size_of::<Field>()) as u64;
         self.described.insert(dtype, described.clone());
         described
+    }
+
+    /// What it takes in memory, in bytes.
+    pub(in crate::backends) fn memory(&self) -> u64 {
+        self.parts + (self.arrays.len() * size_of::<Array>()) as u64
     }
 
     /// Counts an array.
@@ -89,6 +103,8 @@ impl Found {
     pub(in crate::backends) fn push(&mut self, array: Array) -> Result<Value> {
         let index = u32::try_from(self.arrays.len())
             .map_err(|_| Error::limit("more than 4,294,967,295 arrays in one file"))?;
+        let dims = if array.shape.spilled() { 2 * array.shape.len() } else { 0 };
+        self.parts += dims as u64 * 8;
         self.arrays.push(array);
         Ok(Value::Tensor(index))
     }
@@ -139,21 +155,28 @@ impl Found {
 /// the bytes that were left in the file.
 pub(in crate::backends) fn explain(
     values: &mut Values,
-    spans: &HashMap<ValueId, Range<usize>>,
+    spans: &Spans,
     found: &mut Found,
+    account: &mut Account,
 ) -> Result<()> {
-    explain_each(values, spans, found, &mut |_, error| Err(error))
+    explain_each(values, spans, found, account, &mut |_, error| Err(error))
 }
 
 /// As [`explain`], with what to do about an array that cannot be: it stays an object where that is no error.
 pub(in crate::backends) fn explain_each(
     values: &mut Values,
-    spans: &HashMap<ValueId, Range<usize>>,
+    spans: &Spans,
     found: &mut Found,
+    account: &mut Account,
     fault: &mut dyn FnMut(ValueId, Error) -> Result<()>,
 ) -> Result<()> {
-    let mut buffers = Buffers { spans, copies: HashMap::new() };
+    let mut buffers = Buffers { spans, copies: HashMap::new(), copied: 0 };
+    let mut met = 0;
     for id in values.ids() {
+        // Of arrays there are none, or thousands: what they came to is charged one array late.
+        let taken = buffers.copied + found.memory();
+        account.charge(taken.saturating_sub(met))?;
+        met = taken.max(met);
         if let Err(error) = explain_one(values, id, &mut buffers, found) {
             fault(id, error)?;
         }
@@ -208,17 +231,23 @@ fn explain_one(values: &mut Values, id: ValueId, buffers: &mut Buffers<'_>, foun
 
 /// The bytes of arrays, each copied once however many arrays have it.
 struct Buffers<'a> {
-    spans: &'a HashMap<ValueId, Range<usize>>,
+    spans: &'a Spans,
     copies: HashMap<ValueId, Arc<[u8]>>,
+    /// The memory of the copies, in bytes.
+    copied: u64,
 }
 
 impl Buffers<'_> {
     fn of(&mut self, values: &Values, id: ValueId) -> Option<(Buffer, u64)> {
         if let Some(span) = self.spans.get(&id) {
-            return Some((Buffer::File(span.start as u64..span.end as u64), span.len() as u64));
+            return Some((Buffer::File(span.clone()), span.end.saturating_sub(span.start)));
         }
         let bytes = raw(values, id)?;
-        let copy = self.copies.entry(id).or_insert_with(|| bytes.into());
+        let copied = &mut self.copied;
+        let copy = self.copies.entry(id).or_insert_with(|| {
+            *copied += bytes.len() as u64 + 96;
+            bytes.into()
+        });
         Some((Buffer::Memory(copy.clone()), bytes.len() as u64))
     }
 }
@@ -351,6 +380,9 @@ fn permutation(values: &Values, axes: ValueId, rank: usize) -> Option<Vec<usize>
 }
 
 pub(in crate::backends) fn shape_of(values: &Values, id: ValueId) -> Result<Shape> {
+    if values.sequence(id).is_some_and(|dims| dims.len() > MAX_DIMS) {
+        return Err(Error::malformed(format!("an array has more than {MAX_DIMS} dimensions")));
+    }
     let dims = values.sequence(id).map(|dims| {
         dims.iter().map(|d| values.int(*d).and_then(|d| u64::try_from(d).ok())).collect::<Option<Shape>>()
     });

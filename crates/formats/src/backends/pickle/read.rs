@@ -1,21 +1,20 @@
 //! The reader: a pickle's values, with its NumPy arrays as tensors that are read where they lie.
 
-use std::collections::HashMap;
-use std::ops::Range;
-
 use super::archive::{Parts, PickleArchive};
 use super::numpy::{Found, explain};
 use super::{ID, INFO};
+use crate::account::Account;
 use crate::archive::{Archive, Note};
-use crate::error::Result;
 #[cfg(not(feature = "joblib"))]
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
+use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle;
+use crate::memory::zeroed_box;
+use crate::pickle::{self, Spans, Stream};
 use crate::probe::{Confidence, Probe};
 use crate::source::Source;
 use crate::traits::{Deserializer, FormatInfo, ReadOptions};
-use crate::value::{Global, Value, ValueId, Values};
+use crate::value::{Global, Value, Values};
 
 /// Bytes of at least this length stay in the file until it is known whether they are an array's.
 pub(super) const LEFT_IN_FILE: usize = 1024;
@@ -69,18 +68,19 @@ pub(in crate::backends) fn begins_text_pickle(head: &[u8]) -> bool {
 }
 
 fn open(source: Source, limits: &Limits) -> Result<PickleArchive> {
-    // Raw arrays make a file large that the machine does not take whole.
-    #[cfg(feature = "joblib")]
-    if source.len() > limits.header_bytes {
-        return crate::backends::joblib::open_as(&INFO, source, limits);
-    }
-    let bytes = source.read_vec(0, source.len(), limits)?;
-    let Some((decoded, spans)) = pickle::decode_in_place(&bytes, limits, LEFT_IN_FILE, is_joblib)? else {
-        drop(bytes);
+    // Of joblib's dumps, whose raw arrays stand between the parts of the pickle, another reader knows more.
+    let mut is_dump = false;
+    let stream = Stream { least: LEFT_IN_FILE, ..Stream::new(&**source.reader(), limits) };
+    let decoded = pickle::decode_stream(stream, is_joblib, &mut |_, _, _, _| {
+        is_dump = true;
+        Err(Error::unsupported("this is a joblib dump"))
+    });
+    if is_dump {
         return joblib(source, limits);
-    };
+    }
+    let (decoded, spans, mut account) = decoded?;
     let mut notes = Vec::new();
-    let behind = bytes.len() as u64 - decoded.consumed;
+    let behind = source.len() - decoded.consumed;
     if behind > 0 {
         notes.push(Note::warning(format!(
             "{behind} bytes stand behind the pickle and are not read; they may be another pickle"
@@ -89,11 +89,10 @@ fn open(source: Source, limits: &Limits) -> Result<PickleArchive> {
     let variety = format!("protocol {}", decoded.protocol);
     let mut values = decoded.values;
     let mut found = Found::default();
-    explain(&mut values, &spans, &mut found)?;
-    fill(&mut values, &spans, &bytes);
-    drop(bytes);
+    explain(&mut values, &spans, &mut found, &mut account)?;
+    fill(&mut values, &spans, &source, &mut account)?;
     let files = source.path().map(ToOwned::to_owned).into_iter().collect();
-    Parts { info: &INFO, variety, source, files, values, found, notes }.assemble(limits)
+    Parts { info: &INFO, variety, source, files, values, found, notes }.assemble(limits, account)
 }
 
 /// Whether a class is one of joblib's for arrays, whose bytes stand raw in the stream.
@@ -118,14 +117,18 @@ fn joblib(_: Source, _: &Limits) -> Result<PickleArchive> {
 }
 
 /// Takes the bytes that are no array's out of the file.
-pub(super) fn fill(values: &mut Values, spans: &HashMap<ValueId, Range<usize>>, bytes: &[u8]) {
-    let Some(root) = values.root().filter(|_| !spans.is_empty()) else { return };
+pub(super) fn fill(values: &mut Values, spans: &Spans, source: &Source, account: &mut Account) -> Result<()> {
+    let Some(root) = values.root().filter(|_| !spans.is_empty()) else { return Ok(()) };
     let reachable = values.reachable(root);
-    for (id, span) in spans {
-        let Some(held) = bytes.get(span.clone()).filter(|_| reachable[id.index()]) else { continue };
-        match values.get_mut(*id) {
-            Value::Bytes(slot) | Value::ByteArray(slot) => *slot = held.into(),
-            _ => {}
-        }
+    let mut wanted: Vec<_> = spans.iter().filter(|(id, _)| reachable[id.index()]).collect();
+    wanted.sort_unstable_by_key(|(id, _)| **id);
+    for (id, span) in wanted {
+        let (Value::Bytes(slot) | Value::ByteArray(slot)) = values.get_mut(*id) else { continue };
+        let len = span.end.saturating_sub(span.start);
+        account.charge(len.saturating_add(32)).map_err(|e| e.at_offset(span.start))?;
+        let mut bytes = zeroed_box(len)?;
+        source.reader().read_at(span.start, &mut bytes)?;
+        *slot = bytes;
     }
+    Ok(())
 }

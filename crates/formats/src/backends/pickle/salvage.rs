@@ -38,24 +38,24 @@ pub fn salvage(source: &Source, from: u64, limits: &Limits) -> Result<Salvaged> 
     let source = Source::from_reader(Arc::new(source.slice(from, length)?));
     let bytes = source.read_vec(0, length.min(limits.header_bytes), limits)?;
     let plain = decode_leniently(&bytes, limits, LEFT_IN_FILE, Some(is_joblib))?;
-    let (decoded, fault, mut found, spans) = match plain {
-        Some((decoded, spans, fault)) => (decoded, fault, Found::default(), spans),
+    drop(bytes);
+    let (decoded, fault, mut found, spans, mut account) = match plain {
+        Some(((decoded, spans, account), fault)) => (decoded, fault, Found::default(), spans, account),
         None => {
-            let (decoded, fault, found) = crate::backends::joblib::salvage(&source, limits)?;
-            (decoded, fault, found, HashMap::new())
+            let (decoded, fault, found, account) = crate::backends::joblib::salvage(&source, limits)?;
+            (decoded, fault, found, HashMap::new(), account)
         }
     };
     let (mut values, mut lost) = (decoded.values, Vec::new());
-    explain_each(&mut values, &spans, &mut found, &mut |_, error| {
+    explain_each(&mut values, &spans, &mut found, &mut account, &mut |_, error| {
         if lost.len() < LOSSES {
             lost.push(error.message().to_owned());
         }
         Ok(())
     })?;
-    fill(&mut values, &spans, &bytes);
-    drop(bytes);
+    fill(&mut values, &spans, &source, &mut account)?;
     let variety = format!("protocol {}", decoded.protocol);
     let end = fault.is_none().then_some(from + decoded.consumed);
     let parts = Parts { info: &INFO, variety, source, files: Vec::new(), values, found, notes: Vec::new() };
-    Ok(Salvaged { archive: Box::new(parts.assemble_all(limits)?), end, fault, lost })
+    Ok(Salvaged { archive: Box::new(parts.assemble_all(limits, account)?), end, fault, lost })
 }

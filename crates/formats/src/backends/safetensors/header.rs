@@ -6,15 +6,15 @@
 //! reference, unknown fields of a tensor are skipped, `"__metadata__": null` is no metadata, a name may be empty,
 //! and the entries may stand in any order.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use super::MAX_HEADER;
+use crate::account::{Account, TENSOR, block};
 use crate::archive::Metadata;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::json::Lexer;
+use crate::json::{Feed, Lexer};
 use crate::limits::Limits;
 use crate::source::{Source, TRUNCATED};
 use crate::tensor::{Shape, TensorInfo};
@@ -29,7 +29,14 @@ pub(super) struct Header {
     pub(super) metadata: Metadata,
     /// Where the tensors' bytes begin in the file.
     pub(super) data_at: u64,
+    /// What is left of the file's account.
+    pub(super) account: Account,
 }
+
+/// The most dimensions of a tensor. torch has 64.
+const MOST_DIMS: usize = 1024;
+/// The most tensors for which room is made before they are met.
+const MOST_RESERVED: usize = 1 << 16;
 
 impl Header {
     /// Reads and checks the header of a file.
@@ -51,85 +58,130 @@ impl Header {
             let what = format!("the header claims {header_len} bytes, and only {} follow", len - 8);
             return Err(Error::malformed(what).at_offset(0).with_hint(TRUNCATED));
         }
-        let bytes = source.read_vec(8, header_len, limits)?;
-        Self::parse(&bytes, len - 8 - header_len, limits)
+        if header_len > limits.header_bytes {
+            let what = format!("the header claims {header_len} bytes; the limit is {}", limits.header_bytes);
+            return Err(Error::limit(what).at_offset(0).with_hint("raise Limits::header_bytes"));
+        }
+        Self::parse(source, header_len, limits)
     }
 
-    /// Parses the header's bytes; `data_len` bytes follow it.
-    pub(super) fn parse(bytes: &[u8], data_len: u64, limits: &Limits) -> Result<Self> {
-        let mut lexer = Lexer::from_bytes(bytes, 8)?;
-        if bytes.first() != Some(&b'{') {
-            return Err(lexer.error("the header does not begin with '{'"));
+    /// Parses the header, of so many bytes behind its length.
+    fn parse(source: &Source, header_len: u64, limits: &Limits) -> Result<Self> {
+        let data_at = 8 + header_len;
+        let data_len = source.len() - data_at;
+        let mut account = Account::of(limits, source.len());
+        let reader = &**source.reader();
+        let mut first = [0];
+        if header_len > 0 {
+            reader.read_at(8, &mut first)?;
         }
+        if first != *b"{" {
+            return Err(Error::malformed("the header does not begin with '{'").at_offset(8));
+        }
+        let mut feed = Feed::new(reader, 8, data_at, limits.memory / 4);
         let mut found = Entries::default();
         // A hundred bytes is a usual entry. A wrong guess costs a move.
-        let guess = bytes.len() / 96;
+        let guess = usize::try_from(header_len / 96).unwrap_or(0).min(MOST_RESERVED);
         found.tensors.reserve(guess);
         found.spans.reserve(guess);
         found.hashes.reserve(guess);
         let mut seen_metadata = false;
-        if lexer.open(b'{', b'}')? {
-            loop {
-                let at = lexer.offset();
-                let key = lexer.key()?;
-                if key == "__metadata__" {
+        let mut more = feed.open(b'{', b'}')?;
+        while more {
+            feed.blanks()?;
+            let at = feed.offset();
+            match feed.step(entry)? {
+                Entry::Metadata => {
                     if std::mem::replace(&mut seen_metadata, true) {
                         return Err(Error::malformed("__metadata__ is given twice").at_offset(at));
                     }
-                    found.metadata = metadata(&mut lexer)?;
-                } else {
+                    found.metadata = metadata(&mut feed, &mut account)?;
+                    more = feed.more(b'}')?;
+                }
+                Entry::Tensor(name, described, behind) => {
                     if found.tensors.len() as u64 >= limits.entries {
                         let what = format!("more than {} tensors", limits.entries);
                         return Err(Error::limit(what).at_offset(at));
                     }
-                    found.tensor(&mut lexer, &key).map_err(|e| e.with_tensor(&*key))?;
-                }
-                if !lexer.more(b'}')? {
-                    break;
+                    let dims = if described.shape.spilled() { block(8 * described.shape.len()) } else { 0 };
+                    account.charge(TENSOR + block(16 + name.len()) + dims).map_err(|e| e.at_offset(at))?;
+                    found.add(&name, described).map_err(|e| e.with_tensor(&*name))?;
+                    more = match behind {
+                        Some(more) => more,
+                        None => feed.more(b'}')?,
+                    };
                 }
             }
         }
-        if let Some(junk) = lexer.rest().iter().position(|&b| b != b' ') {
+        if feed.step(|lexer| Ok(lexer.rest().iter().any(|&b| b != b' ')))? || feed.blanks()?.is_some() {
             let what = "something other than spaces follows the header's last brace";
-            return Err(Error::malformed(what).at_offset(lexer.offset() + junk as u64));
+            return Err(Error::malformed(what).at_offset(feed.offset()));
         }
         found.sort();
-        found.check(8 + bytes.len() as u64, data_len)?;
+        found.check(data_at, data_len)?;
         let offsets = found.spans.iter().map(|s| s.0).collect();
-        Ok(Self {
-            tensors: found.tensors,
-            offsets,
-            metadata: found.metadata,
-            data_at: 8 + bytes.len() as u64,
-        })
+        Ok(Self { tensors: found.tensors, offsets, metadata: found.metadata, data_at, account })
     }
 }
 
+/// An entry of the header.
+enum Entry {
+    /// The key of the metadata, which follow.
+    Metadata,
+    /// A tensor; and whether another entry follows, where the comma or brace stands right behind it.
+    Tensor(String, Described, Option<bool>),
+}
+
+/// What a tensor's entry says.
+struct Described {
+    dtype: DType,
+    shape: Shape,
+    span: (u64, u64),
+    at: u64,
+}
+
+/// Takes an entry, but of the metadata no more than the key.
+fn entry(lexer: &mut Lexer<'_>) -> Result<Entry> {
+    let key = lexer.key()?;
+    if key == "__metadata__" {
+        return Ok(Entry::Metadata);
+    }
+    let described = described(lexer).map_err(|e| e.with_tensor(&*key))?;
+    let more = match lexer.rest().first() {
+        Some(b',' | b'}') => Some(lexer.more(b'}')?),
+        _ => None,
+    };
+    Ok(Entry::Tensor(key.into_owned(), described, more))
+}
+
 /// `null`, or an object of strings.
-fn metadata(lexer: &mut Lexer<'_>) -> Result<Metadata> {
+fn metadata(feed: &mut Feed<'_>, account: &mut Account) -> Result<Metadata> {
     let mut out = Metadata::new();
-    if lexer.literal("null") {
+    feed.blanks()?;
+    if feed.step(|lexer| Ok(lexer.literal("null")))? {
         return Ok(out);
     }
-    let mut keys: HashSet<Cow<'_, str>> = HashSet::new();
-    if lexer.open(b'{', b'}')? {
-        loop {
-            let at = lexer.offset();
+    let mut keys: HashSet<u64> = HashSet::new();
+    let hasher = RandomState::new();
+    let mut more = feed.open(b'{', b'}')?;
+    while more {
+        feed.blanks()?;
+        let at = feed.offset();
+        let (key, value) = feed.step(|lexer| {
             let key = lexer.key()?;
             if lexer.peek() != Some(b'"') {
                 return Err(lexer.error(format!("the metadata entry {key:?} is no string")));
             }
-            out.push((key.clone().into_owned(), lexer.string()?.into_owned()));
-            if keys.contains(&key) {
-                return Err(
-                    Error::malformed(format!("the metadata entry {key:?} is given twice")).at_offset(at)
-                );
-            }
-            keys.insert(key);
-            if !lexer.more(b'}')? {
-                break;
-            }
+            Ok((key.into_owned(), lexer.string()?.into_owned()))
+        })?;
+        // Twice, for who prints or copies them.
+        let taken = 2 * (block(key.len()) + block(value.len()) + size_of::<(String, String)>() as u64);
+        account.charge(taken).map_err(|e| e.at_offset(at))?;
+        if !keys.insert(hasher.hash_one(&key)) && out.iter().any(|(known, _)| *known == key) {
+            return Err(Error::malformed(format!("the metadata entry {key:?} is given twice")).at_offset(at));
         }
+        out.push((key, value));
+        more = feed.more(b'}')?;
     }
     Ok(out)
 }
@@ -144,12 +196,12 @@ struct Entries {
     metadata: Metadata,
 }
 
-impl Entries {
-    /// Takes one tensor's description.
-    fn tensor(&mut self, lexer: &mut Lexer<'_>, name: &str) -> Result<()> {
+/// Takes one tensor's description.
+fn described(lexer: &mut Lexer<'_>) -> Result<Described> {
+    {
         let at = lexer.offset();
         if let Some((dtype, shape, span)) = compact(lexer) {
-            return self.add(name, dtype, shape, span, at);
+            return Ok(Described { dtype, shape, span, at });
         }
         let (mut dtype, mut shape, mut span) = (None, None, None);
         if lexer.open(b'{', b'}')? {
@@ -169,6 +221,12 @@ impl Entries {
                         let mut dims = Shape::new();
                         if lexer.open(b'[', b']')? {
                             loop {
+                                if dims.len() == MOST_DIMS {
+                                    let what = format!("a shape has more than {MOST_DIMS} dimensions");
+                                    return Err(Error::limit(what)
+                                        .at_offset(lexer.offset())
+                                        .with_hint("no tensor has so many: do not trust this file"));
+                                }
                                 dims.push(lexer.unsigned()?);
                                 if !lexer.more(b']')? {
                                     break;
@@ -202,11 +260,14 @@ impl Entries {
         let dtype = dtype.ok_or_else(|| missing("there is no dtype"))?;
         let shape = shape.ok_or_else(|| missing("there is no shape"))?;
         let span = span.ok_or_else(|| missing("there are no data_offsets"))?;
-        self.add(name, dtype, shape, span, at)
+        Ok(Described { dtype, shape, span, at })
     }
+}
 
-    /// Keeps a tensor whose description began at `at`.
-    fn add(&mut self, name: &str, dtype: DType, shape: Shape, span: (u64, u64), at: u64) -> Result<()> {
+impl Entries {
+    /// Keeps a tensor.
+    fn add(&mut self, name: &str, described: Described) -> Result<()> {
+        let Described { dtype, shape, span, at } = described;
         // The reference multiplies from the left and refuses an overflow even where a zero follows.
         if shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).is_none() {
             return Err(Error::malformed("the shape's product overflows").at_offset(at));
@@ -277,6 +338,9 @@ fn compact(lexer: &mut Lexer<'_>) -> Option<(DType, Shape, (u64, u64))> {
     let mut shape = Shape::new();
     if !ahead.take_text("]") {
         loop {
+            if shape.len() == MOST_DIMS {
+                return None;
+            }
             shape.push(ahead.take_digits()?);
             if ahead.take_text("]") {
                 break;

@@ -75,7 +75,8 @@ impl SafetensorsArchive {
                  the file must copy them"
             )));
         }
-        let values = kept_values::from_text(&header.tensors, &mut metadata, &options.limits, &mut notes);
+        let bounds = (&options.limits, &mut header.account);
+        let values = kept_values::from_text(&header.tensors, &mut metadata, bounds, &mut notes);
         Ok(Self { source: source.clone(), header, metadata, values, notes })
     }
 }

@@ -7,6 +7,7 @@ use std::sync::{Arc, OnceLock};
 use super::dtypes::StorageClass;
 use super::lazy::FlipSigns;
 use super::rebuild::{Lazy, RawTensor, Rebuilt, rebuild};
+use crate::account::{Account, RAISE, TENSOR, block};
 use crate::archive::{Archive, Note, StorageInfo, no_such_tensor};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -56,10 +57,10 @@ impl TorchArchive {
         values: Values,
         big_endian: bool,
         notes: Vec<Note>,
-        limits: &Limits,
+        (limits, account): (&Limits, Account),
         locate: Box<Locate<'_>>,
     ) -> Result<Self> {
-        Self::open(source, variety, values, big_endian, notes, limits, locate, false)
+        Self::open(source, variety, values, big_endian, notes, (limits, account), locate, false)
     }
 
     /// As [`TorchArchive::new`], and where `lenient` a tensor that cannot be read is an error when it is asked for.
@@ -70,14 +71,14 @@ impl TorchArchive {
         values: Values,
         big_endian: bool,
         mut notes: Vec<Note>,
-        limits: &Limits,
+        (limits, account): (&Limits, Account),
         locate: Box<Locate<'_>>,
         lenient: bool,
     ) -> Result<Self> {
-        let Rebuilt { mut values, storages, tensors: raw, notes: found, mut faults } =
-            rebuild(values, limits, lenient)?;
+        let Rebuilt { mut values, storages, tensors: raw, notes: found, mut faults, mut account } =
+            rebuild(values, limits, account, lenient)?;
         notes.extend(found);
-        let (mut named, numbered) = name_tensors(&mut values, limits)?;
+        let (mut named, numbered) = name_tensors(&mut values, limits, &mut account)?;
         if numbered {
             notes.push(Note::warning("several paths read the same; a number tells their tensors apart"));
         }
@@ -87,11 +88,14 @@ impl TorchArchive {
         if named.len() as u64 > limits.entries {
             return Err(Error::limit(format!("more than {} tensors", limits.entries)));
         }
+        account.charge((named.len() as u64).saturating_mul(TENSOR))?;
         let wanted: Vec<(&str, u64)> = storages.iter().map(|s| (&*s.key, s.bytes)).collect();
         let bytes = locate(&wanted)?;
         let (mut tensors, mut lazy) = (Vec::with_capacity(named.len()), BTreeMap::new());
         for name in named {
             let raw = &raw[name.raw as usize];
+            let spilled = raw.shape.spilled() || raw.strides.as_ref().is_some_and(|s| s.spilled());
+            account.charge(if spilled { 2 * block(raw.shape.len() * 8) } else { 0 })?;
             let view =
                 View { storage: raw.storage, offset: raw.offset, strides: raw.strides.as_deref().cloned() };
             let info = TensorInfo::new(name.name, raw.dtype, raw.shape.clone())?;
@@ -217,18 +221,21 @@ fn typed(class: Option<StorageClass>) -> Option<DType> {
 /// 1.5 KB can stand for terabytes; so the excess over the storages is bounded.
 fn check_expansion(tensors: &[TensorInfo], storages: &[StorageInfo], limits: &Limits) -> Result<()> {
     let (mut total, mut excess) = (0u64, 0u64);
+    let stored_in_all = storages.iter().fold(0u64, |n, s| n.saturating_add(s.bytes));
     for tensor in tensors {
         total = total.saturating_add(tensor.bytes());
         if let Some(view) = tensor.view().filter(|v| v.strides.is_some()) {
             let stored = storages.get(view.storage as usize).map_or(0, |s| s.bytes);
             excess = excess.saturating_add(tensor.bytes().saturating_sub(stored));
         }
-        if total > limits.declared_bytes || excess > limits.expanded_bytes {
+        let shared = limits.allows_sharing(total, stored_in_all);
+        if total > limits.declared_bytes || excess > limits.expanded_bytes || !shared {
             let what = format!(
-                "the tensors would take {total} bytes written out, {excess} more than is stored; the limits are {} and {}",
+                "the tensors would take {total} bytes written out of {stored_in_all} that are stored, {excess} of them for strides \
+                 that repeat elements; the limits are {} and {}",
                 limits.declared_bytes, limits.expanded_bytes
             );
-            return Err(Error::limit(what).with_tensor(tensor.name()));
+            return Err(Error::limit(what).with_tensor(tensor.name()).with_hint(RAISE));
         }
     }
     Ok(())

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use super::archive::{Storages, TorchArchive};
+use crate::account::Account;
 use crate::archive::Note;
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{self, Decoded};
+use crate::pickle::{Decoded, Stream};
 use crate::probe::Confidence;
 use crate::source::{ReadAt, Source};
 use crate::zip::ZipArchive;
@@ -56,6 +57,7 @@ impl Container {
     /// Reads the directory, the version and the byte order.
     pub(super) fn open(source: &Source, limits: &Limits) -> Result<Self> {
         let zip = ZipArchive::open(source, limits)?;
+        zip.check_inflation(limits)?;
         let root = find_root(&zip)?;
         // A storage's header is checked when the storage is read. The others are few, and which of them are there
         // counts: without its `byteorder`, a big-endian file would be read as little-endian.
@@ -97,18 +99,25 @@ impl Container {
         self.zip.find(&format!("{}constants.pkl", self.root)).is_some()
     }
 
-    /// The pickle of a name such as `data`.
-    pub(super) fn pickle(&self, name: &str, limits: &Limits) -> Result<Option<Decoded>> {
+    /// The pickle of a name such as `data`, and what it leaves of the account.
+    pub(super) fn pickle(&self, name: &str, limits: &Limits) -> Result<Option<(Decoded, Account)>> {
         let Some(entry) = self.zip.find(&format!("{}{name}.pkl", self.root)) else { return Ok(None) };
-        let bytes = self.zip.read(entry, limits)?;
-        pickle::decode(&bytes, limits).map(Some).map_err(|e| in_pickle(e, entry.header))
+        self.zip.check_size(entry, limits)?;
+        let reader = self.zip.reader(entry)?;
+        let mut account = self.zip.account(limits);
+        account.charge(self.zip.memory())?;
+        let stream = Stream { account, ..Stream::new(&*reader, limits) };
+        let (decoded, _, account) = stream.decode().map_err(|e| in_pickle(e, entry.header))?;
+        // Its checksum counts also where the pickle ends before the member does.
+        reader.finish()?;
+        Ok(Some((decoded, account)))
     }
 
     /// The tensors that a pickle describes, whose storages are the members of the folder of a name.
     pub(super) fn archive(
         self,
         source: Source,
-        decoded: Decoded,
+        (decoded, account): (Decoded, Account),
         name: &str,
         limits: &Limits,
     ) -> Result<TorchArchive> {
@@ -124,7 +133,7 @@ impl Container {
             decoded.values,
             self.big_endian,
             self.notes,
-            limits,
+            (limits, account),
             Box::new(move |wanted| {
                 let mut entries = Vec::with_capacity(wanted.len());
                 let (prefix, mut next) = (name.len(), 0);

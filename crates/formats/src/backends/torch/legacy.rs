@@ -7,9 +7,10 @@
 use std::sync::Arc;
 
 use super::archive::{Storages, TorchArchive};
+use crate::account::{Account, block};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle::{self, Decoded};
+use crate::pickle::{Decoded, Stream};
 use crate::source::{ReadAt, Slice, Source, TRUNCATED};
 use crate::value::Value;
 
@@ -30,40 +31,28 @@ pub(super) fn sniff(head: &[u8]) -> bool {
     binary || framed || head.starts_with(b"L119547037146038801333356L\n.")
 }
 
-/// The pickles in sequence, read in growing windows: their length is known only once they are read.
+/// The pickles in sequence.
 struct Pickles<'a> {
     source: &'a Source,
     limits: &'a Limits,
-    window: Vec<u8>,
-    at: usize,
+    at: u64,
 }
 
-/// The first window. Most files' pickles fit.
-const WINDOW: u64 = 1 << 20;
-
 impl Pickles<'_> {
-    fn next(&mut self) -> Result<Decoded> {
-        loop {
-            let result = pickle::decode(self.window.get(self.at..).unwrap_or_default(), self.limits);
-            let error = match result {
-                Ok(decoded) => {
-                    self.at += decoded.consumed as usize;
-                    return Ok(decoded);
-                }
-                Err(error) => error,
-            };
-            // What fails far from the window's end fails for a reason of its own.
-            let whole = self.window.len() as u64 >= self.source.len();
-            let early = error.offset().is_some_and(|o| self.at as u64 + o + 4096 < self.window.len() as u64);
-            let more = (self.window.len() as u64 * 4).min(self.source.len());
-            if whole
-                || (early && error.kind() != crate::ErrorKind::Malformed)
-                || more > self.limits.header_bytes
-            {
-                return Err(error);
-            }
-            self.window = self.source.read_vec(0, more, self.limits)?;
-        }
+    /// The next one, and what it leaves of an account.
+    fn next(&mut self, account: Account) -> Result<(Decoded, Account)> {
+        let (at, new) = (self.at, Stream::new(&**self.source.reader(), self.limits));
+        let (decoded, _, account) = Stream { at, account, ..new }.decode().map_err(|e| match e.offset() {
+            Some(offset) => e.at_offset(at.saturating_add(offset)),
+            None => e.at_offset(at),
+        })?;
+        self.at += decoded.consumed;
+        Ok((decoded, account))
+    }
+
+    /// One of those before the object, of which nothing is kept.
+    fn small(&mut self) -> Result<Decoded> {
+        Ok(self.next(Account::new(self.limits))?.0)
     }
 }
 
@@ -87,15 +76,14 @@ pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
 /// Opens a legacy stream; where `lenient`, whatever makes its magic number, and what is wrong with one tensor is an
 /// error when that is asked for.
 pub(super) fn open_as(source: Source, limits: &Limits, lenient: bool) -> Result<TorchArchive> {
-    let window = source.read_vec(0, source.len().min(WINDOW), limits)?;
-    let mut pickles = Pickles { source: &source, limits, window, at: 0 };
+    let mut pickles = Pickles { source: &source, limits, at: 0 };
     let bad = |what: &str| Error::malformed(what.to_owned());
     let root = |d: &Decoded| d.values.root().map(|r| d.values.get(r).clone());
-    let magic = pickles.next()?;
+    let magic = pickles.small()?;
     if !lenient && !matches!(root(&magic), Some(Value::BigInt(b)) if b[..] == MAGIC) {
         return Err(bad("the magic number is not torch's"));
     }
-    match root(&pickles.next()?) {
+    match root(&pickles.small()?) {
         Some(Value::Int(PROTOCOL)) => {}
         other => {
             return Err(Error::unsupported(format!(
@@ -105,21 +93,24 @@ pub(super) fn open_as(source: Source, limits: &Limits, lenient: bool) -> Result<
     }
     // The facts of the system that wrote it. Its byte order is not among those that matter: torch writes the
     // numbers of this format in little-endian order on every machine, and does not look at the flag either.
-    pickles.next()?;
-    let object = pickles.next()?;
-    let keys = pickles.next()?;
-    let data_at = pickles.at as u64;
+    pickles.small()?;
+    let (object, account) = pickles.next(Account::of(limits, source.len()))?;
+    let (keys, mut account) = pickles.next(account)?;
+    let data_at = pickles.at;
     let Some(list) = keys.values.root().and_then(|r| keys.values.sequence(r)) else {
         return Err(bad("the list of storage keys is no list").at_offset(data_at));
     };
-    let keys: Vec<Box<str>> = list
-        .iter()
-        .map(|&k| match keys.values.get(k) {
-            Value::Str(s) => Ok(s.clone()),
-            Value::Int(i) => Ok(i.to_string().into()),
-            _ => Err(bad("a storage's key is no text").at_offset(data_at)),
-        })
-        .collect::<Result<_>>()?;
+    let mut named: Vec<Box<str>> = Vec::new();
+    for &key in list {
+        let key = match keys.values.get(key) {
+            Value::Str(s) => s.clone(),
+            Value::Int(i) => i.to_string().into(),
+            _ => return Err(bad("a storage's key is no text").at_offset(data_at)),
+        };
+        account.charge(2 * size_of::<Box<str>>() as u64 + block(key.len()))?;
+        named.push(key);
+    }
+    let keys = named;
     let variety = format!("legacy stream, pickle protocol {}", object.protocol);
     let file = source.clone();
     TorchArchive::open(
@@ -128,7 +119,7 @@ pub(super) fn open_as(source: Source, limits: &Limits, lenient: bool) -> Result<
         object.values,
         false,
         Vec::new(),
-        limits,
+        (limits, account),
         Box::new(move |wanted| {
             let mut slices = vec![None; wanted.len()];
             match place(&file, data_at, &keys, wanted, &mut slices) {

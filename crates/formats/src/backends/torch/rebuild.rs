@@ -9,6 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::dtypes::{StorageClass, dtype_named, storage_class};
+use crate::account::{Account, block};
 use crate::archive::Note;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -68,6 +69,8 @@ pub(super) struct Rebuilt {
     pub notes: Vec<Note>,
     /// Why what is described as tensors cannot be such, where that is no error.
     pub faults: Vec<String>,
+    /// What is left of it.
+    pub account: Account,
 }
 
 /// The arguments of a call, copied out of the arena without an allocation.
@@ -98,14 +101,21 @@ struct Rebuilder<'l> {
     limits: &'l Limits,
     /// Where to keep what is wrong with one tensor; an error of the whole file without.
     faults: Option<Vec<String>>,
+    account: Account,
 }
+
+/// What a storage takes here and in an archive, in bytes, beside its key.
+const STORAGE: u64 = 320;
+/// The most dimensions of a tensor, as torch has it.
+const MAX_DIMS: usize = 64;
 
 /// The module of most rebuild functions.
 const UTILS: &str = "torch._utils";
 
 /// Finds every tensor that the values describe. With `keep`, what is wrong with one tensor stands in its place
 /// ([`Lazy::Lost`]) and is no error.
-pub(super) fn rebuild(values: Values, limits: &Limits, keep: bool) -> Result<Rebuilt> {
+pub(super) fn rebuild(values: Values, limits: &Limits, mut account: Account, keep: bool) -> Result<Rebuilt> {
+    account.charge_items::<u32>(values.len())?;
     let reference_of = vec![0; values.len()];
     // A tensor's description takes some eleven values, so this many storages can be expected.
     let expected = values.len() / 10;
@@ -122,6 +132,7 @@ pub(super) fn rebuild(values: Values, limits: &Limits, keep: bool) -> Result<Reb
         packed: 0,
         limits,
         faults: keep.then(Vec::new),
+        account,
     };
     for id in r.values.ids() {
         if let Value::Persistent(pid) = *r.values.get(id) {
@@ -158,7 +169,8 @@ pub(super) fn rebuild(values: Values, limits: &Limits, keep: bool) -> Result<Reb
         notes.push(Note::warning(what));
     }
     let faults = r.faults.unwrap_or_default();
-    Ok(Rebuilt { values: r.values, storages: r.storages, tensors: r.tensors, notes, faults })
+    let (values, storages, tensors) = (r.values, r.storages, r.tensors);
+    Ok(Rebuilt { values, storages, tensors, notes, faults, account: r.account })
 }
 
 fn bad(what: impl Into<String>) -> Error {
@@ -181,6 +193,7 @@ impl Rebuilder<'_> {
             Some("module") if parts.len() == 4 => {
                 // Old files name a module's class so, beside its source text. The class is what counts.
                 if let Some(global) = self.values.global(parts[1]).cloned() {
+                    self.account.charge((global.module.len() + global.name.len()) as u64 + 112)?;
                     *self.values.get_mut(id) = Value::Global(Box::new(global));
                     return Ok(());
                 }
@@ -233,7 +246,9 @@ impl Rebuilder<'_> {
                 if self.storages.len() as u64 >= self.limits.entries {
                     return Err(Error::limit(format!("more than {} storages", self.limits.entries)));
                 }
+                self.account.charge(STORAGE + block(key.len() + 16))?;
                 if let Some(location) = location {
+                    self.account.charge(4 * block(location.len()))?;
                     *self.elsewhere.entry(location).or_default() += 1;
                 }
                 let index = self.storages.len() as u32;
@@ -242,6 +257,7 @@ impl Rebuilder<'_> {
                 index
             }
         };
+        self.account.charge_items::<StorageAt>(1)?;
         self.references.push(StorageAt { storage, base, class });
         self.reference_of[id.index()] = self.references.len() as u32;
         Ok(())
@@ -275,12 +291,12 @@ impl Rebuilder<'_> {
                 let args = Args::from_slice(args);
                 let mut raw = self.tensor(&args, v3)?;
                 raw.requires_grad = args.get(4).is_some_and(|&a| *self.values.get(a) == Value::Bool(true));
-                self.put(id, raw);
+                self.put(id, raw)?;
             }
             (UTILS, "_rebuild_parameter" | "_rebuild_parameter_with_state")
             | ("torch.nn.parameter", "Parameter") => {
                 let args = Args::from_slice(args);
-                self.parameter(id, &args);
+                self.parameter(id, &args)?;
             }
             (UTILS, "_rebuild_device_tensor_from_cpu_tensor") => {
                 if let Some(&data) = args.first()
@@ -321,13 +337,22 @@ impl Rebuilder<'_> {
             parameter: false,
             lazy: Lazy::Lost(number),
         };
-        self.put(id, raw);
+        self.put(id, raw)
+    }
+
+    fn put(&mut self, id: ValueId, raw: RawTensor) -> Result<()> {
+        self.add(raw)?;
+        *self.values.get_mut(id) = Value::Tensor((self.tensors.len() - 1) as u32);
         Ok(())
     }
 
-    fn put(&mut self, id: ValueId, raw: RawTensor) {
+    fn add(&mut self, raw: RawTensor) -> Result<()> {
+        self.account.charge_items::<RawTensor>(1)?;
+        let outside = |shape: &Shape| if shape.spilled() { block(8 * shape.len()) } else { 0 };
+        let strides = raw.strides.as_ref().map_or(0, |s| block(size_of::<Shape>()) + outside(s));
+        self.account.charge(outside(&raw.shape) + strides)?;
         self.tensors.push(raw);
-        *self.values.get_mut(id) = Value::Tensor((self.tensors.len() - 1) as u32);
+        Ok(())
     }
 
     /// `(dtype, size, stride, requires_grad)`.
@@ -355,8 +380,7 @@ impl Rebuilder<'_> {
                 parameter: false,
                 lazy: Lazy::Meta,
             },
-        );
-        Ok(())
+        )
     }
 
     fn named_dtype(&self, dtype: Option<ValueId>) -> Result<(DType, u64)> {
@@ -380,8 +404,8 @@ impl Rebuilder<'_> {
 
     /// `(data, requires_grad, hooks[, state])`: the tensor itself, marked. With a state of its own it stays an
     /// object around the tensor.
-    fn parameter(&mut self, id: ValueId, args: &[ValueId]) {
-        let Some(Value::Tensor(t)) = args.first().map(|&a| self.values.get(a)) else { return };
+    fn parameter(&mut self, id: ValueId, args: &[ValueId]) -> Result<()> {
+        let Some(Value::Tensor(t)) = args.first().map(|&a| self.values.get(a)) else { return Ok(()) };
         let mut raw = self.tensors[*t as usize].clone();
         raw.parameter = true;
         raw.requires_grad = args.get(1).is_none_or(|&a| *self.values.get(a) != Value::Bool(false));
@@ -392,8 +416,9 @@ impl Rebuilder<'_> {
         });
         if stateful {
             self.tensors[*t as usize] = raw;
+            Ok(())
         } else {
-            self.put(id, raw);
+            self.put(id, raw)
         }
     }
 
@@ -406,7 +431,7 @@ impl Rebuilder<'_> {
             matches!(self.reference(args[0]), Some(StorageAt { class: StorageClass::Packed(_), .. }));
         self.packed += u64::from(packed);
         let size = args[2];
-        self.tensors.push(raw);
+        self.add(raw)?;
         let tensor = self.push(Value::Tensor((self.tensors.len() - 1) as u32))?;
         let args = self.push(Value::Tuple(vec![tensor, params, size]))?;
         if let Value::Object(object) = self.values.get_mut(id) {
@@ -451,10 +476,9 @@ impl Rebuilder<'_> {
             _ => false,
         };
         if stateless && (own || parameter) {
-            self.put(id, raw);
-            return Ok(());
+            return self.put(id, raw);
         }
-        self.tensors.push(raw);
+        self.add(raw)?;
         let tensor = self.push(Value::Tensor((self.tensors.len() - 1) as u32))?;
         let args = self.push(Value::Tuple(vec![tensor, class, state]))?;
         if let Value::Object(object) = self.values.get_mut(id) {
@@ -493,7 +517,7 @@ impl Rebuilder<'_> {
                 parameter: false,
                 lazy: Lazy::None,
             };
-            self.put(id, raw);
+            self.put(id, raw)?;
         }
         Ok(())
     }
@@ -591,6 +615,8 @@ impl Rebuilder<'_> {
         if self.values.len() as u64 >= self.limits.values {
             return Err(Error::limit(format!("more than {} values", self.limits.values)));
         }
+        let parts = if let Value::Tuple(parts) = &value { block(parts.len() * 4) } else { 0 };
+        self.account.charge(size_of::<Value>() as u64 + 4 + parts)?;
         self.reference_of.push(0);
         self.values.push(value)
     }
@@ -612,16 +638,19 @@ impl Rebuilder<'_> {
 
     fn dims(&self, id: ValueId, what: &str) -> Result<Shape> {
         let parts = match self.values.get(id) {
-            Value::Tuple(parts) | Value::List(parts) => parts,
+            Value::Tuple(parts) | Value::List(parts) => &parts[..],
             Value::Object(o) if self.is_size(o) => {
                 let inner = self.values.sequence(o.args).and_then(|a| a.first()).copied();
                 let Some(parts) = inner.and_then(|i| self.values.sequence(i)) else {
                     return Err(bad("a torch.Size of no tuple"));
                 };
-                return parts.iter().map(|&p| self.count(p, what)).collect();
+                parts
             }
             other => return Err(bad(format!("a tensor's {what} is {}", kind_of(other)))),
         };
+        if parts.len() > MAX_DIMS {
+            return Err(bad(format!("a tensor's {what} has more than {MAX_DIMS} dimensions")));
+        }
         parts.iter().map(|&p| self.count(p, what)).collect()
     }
 

@@ -40,7 +40,7 @@ pub fn salvage(
     limits: &Limits,
 ) -> Result<Salvaged> {
     let decoded = decode_leniently(pickle, limits, usize::MAX, None)?;
-    let Some((decoded, _, fault)) = decoded else {
+    let Some(((decoded, _, account), fault)) = decoded else {
         return Err(Error::malformed("the pickle is none of torch's").with_format(ID));
     };
     let variety = format!("pickle protocol {}", decoded.protocol);
@@ -51,8 +51,16 @@ pub fn salvage(
         }
         Ok(Box::new(found))
     });
-    let archive =
-        TorchArchive::open(source, variety, decoded.values, big_endian, Vec::new(), limits, locate, true)?;
+    let archive = TorchArchive::open(
+        source,
+        variety,
+        decoded.values,
+        big_endian,
+        Vec::new(),
+        (limits, account),
+        locate,
+        true,
+    )?;
     Ok(Salvaged { archive: Box::new(archive), fault })
 }
 

@@ -7,9 +7,10 @@ use std::collections::HashMap;
 
 use super::archive::TorchArchive;
 use super::legacy::Placed;
+use crate::account::{Account, block, parts_of};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
-use crate::pickle;
+use crate::pickle::Stream;
 use crate::source::{Source, TRUNCATED};
 use crate::value::{Construct, Global, Object, Value, ValueId, Values};
 
@@ -89,32 +90,24 @@ fn members(source: &Source) -> Result<HashMap<String, Member>> {
 struct Cursor<'a> {
     source: &'a Source,
     limits: &'a Limits,
+    account: &'a mut Account,
     at: u64,
     end: u64,
 }
 
 impl<'a> Cursor<'a> {
-    fn new(source: &'a Source, member: Member, limits: &'a Limits) -> Self {
-        Self { source, limits, at: member.at, end: member.at + member.len }
+    fn new(source: &'a Source, member: Member, limits: &'a Limits, account: &'a mut Account) -> Self {
+        Self { source, limits, account, at: member.at, end: member.at + member.len }
     }
 
-    /// The next pickle. These hold a number or a few names, so a window of a few KiB suffices but for the last.
+    /// The next pickle. These hold a number or a few names, so a small window suffices but for the last.
     fn pickle(&mut self) -> Result<Values> {
-        let mut window = 4096u64;
-        loop {
-            let len = window.min(self.end - self.at);
-            let bytes = self.source.read_vec(self.at, len, self.limits)?;
-            match pickle::decode(&bytes, self.limits) {
-                Ok(decoded) => {
-                    self.at += decoded.consumed;
-                    return Ok(decoded.values);
-                }
-                Err(error) if len == self.end - self.at => {
-                    return Err(error.at_offset(self.at));
-                }
-                Err(_) => window *= 8,
-            }
-        }
+        let slice = self.source.slice(self.at, self.end.saturating_sub(self.at))?;
+        let stream =
+            Stream { account: self.account.clone(), window: 512, ..Stream::new(&slice, self.limits) };
+        let (decoded, ..) = stream.decode().map_err(|e| e.at_offset(self.at))?;
+        self.at += decoded.consumed;
+        Ok(decoded.values)
     }
 
     fn bytes<const N: usize>(&mut self) -> Result<[u8; N]> {
@@ -162,6 +155,10 @@ struct OldStorage {
     at: u64,
 }
 
+/// What a storage, a view or a tensor takes, in bytes, beside its texts; and the description of a reference to one.
+const EACH: u64 = 256;
+const DESCRIBED: u64 = 1024;
+
 /// Opens a tar of torch 0.1.
 pub(super) fn open(source: Source, limits: &Limits) -> Result<TorchArchive> {
     open_as(source, limits, false)
@@ -173,13 +170,16 @@ pub(super) fn open_as(source: Source, limits: &Limits, lenient: bool) -> Result<
     let member = |name: &str| {
         members.get(name).copied().ok_or_else(|| Error::malformed(format!("the tar has no member {name:?}")))
     };
-    let (storages, views) = read_storages(&mut Cursor::new(&source, member("storages")?, limits))?;
-    let tensors = read_tensors(&mut Cursor::new(&source, member("tensors")?, limits))?;
+    let mut account = Account::of(limits, source.len());
+    let (storages, views) =
+        read_storages(&mut Cursor::new(&source, member("storages")?, limits, &mut account))?;
+    let tensors = read_tensors(&mut Cursor::new(&source, member("tensors")?, limits, &mut account))?;
     let pickle = member("pickle")?;
-    let bytes = source.read_vec(pickle.at, pickle.len, limits)?;
-    let decoded = pickle::decode(&bytes, limits).map_err(|e| e.at_offset(pickle.at))?;
+    let slice = source.slice(pickle.at, pickle.len)?;
+    let stream = Stream { account, ..Stream::new(&slice, limits) };
+    let (decoded, _, mut account) = stream.decode().map_err(|e| e.at_offset(pickle.at))?;
     let mut values = decoded.values;
-    explain(&mut values, &storages, &views, &tensors, lenient)?;
+    explain(&mut values, &storages, &views, &tensors, (lenient, &mut account))?;
     let variety = format!("legacy tar, pickle protocol {}", decoded.protocol);
     let places: HashMap<Box<str>, u64> = storages.iter().map(|(k, s)| (k.clone(), s.at)).collect();
     let file = source.clone();
@@ -191,7 +191,7 @@ pub(super) fn open_as(source: Source, limits: &Limits, lenient: bool) -> Result<
         });
         Ok(Box::new(Placed(slices.collect::<Result<_>>()?)) as Box<dyn super::archive::Storages>)
     });
-    TorchArchive::open(source, variety, values, false, Vec::new(), limits, locate, lenient)
+    TorchArchive::open(source, variety, values, false, Vec::new(), (limits, account), locate, lenient)
 }
 
 /// A view of a storage: the key of its root and the offset in it, by its own key.
@@ -223,6 +223,7 @@ fn read_storages(cursor: &mut Cursor<'_>) -> Result<(HashMap<Box<str>, OldStorag
         let storage =
             OldStorage { class: class.clone(), location: head.get(location).clone(), numel, at: cursor.at };
         cursor.at = next;
+        cursor.account.charge(EACH + 2 * block(key.len()) + parts_of(&storage.location))?;
         if storages.insert(key, storage).is_some() {
             return Err(bad("two storages have the same key", at));
         }
@@ -239,6 +240,7 @@ fn read_storages(cursor: &mut Cursor<'_>) -> Result<(HashMap<Box<str>, OldStorag
             else {
                 return Err(bad("a storage's view is not what torch writes", cursor.at));
             };
+            cursor.account.charge(EACH + block(target.len()) + block(root.len()))?;
             views.insert(target, (root, offset));
         }
     }
@@ -267,6 +269,7 @@ fn read_tensors(cursor: &mut Cursor<'_>) -> Result<HashMap<Box<str>, OldTensor>>
         let shape = (0..ndim).map(|_| cursor.i64()).collect::<Result<_>>()?;
         let strides = (0..ndim).map(|_| cursor.i64()).collect::<Result<_>>()?;
         let offset = cursor.i64()?;
+        cursor.account.charge(EACH + block(key.len()) + block(storage.len()) + 16 * ndim as u64)?;
         tensors.insert(key, OldTensor { storage, shape, strides, offset });
     }
     Ok(tensors)
@@ -279,8 +282,10 @@ fn explain(
     storages: &HashMap<Box<str>, OldStorage>,
     views: &StorageViews,
     tensors: &HashMap<Box<str>, OldTensor>,
-    lenient: bool,
+    (lenient, account): (bool, &mut Account),
 ) -> Result<()> {
+    let persistent = values.iter().filter(|(_, v)| matches!(v, Value::Persistent(_))).count();
+    account.charge_items::<(ValueId, ValueId)>(persistent)?;
     let ids: Vec<(ValueId, ValueId)> = values
         .iter()
         .filter_map(|(id, v)| if let Value::Persistent(p) = v { Some((id, *p)) } else { None })
@@ -288,6 +293,7 @@ fn explain(
     for (id, pid) in ids {
         if let Some(first) = values.sequence(pid).and_then(|s| s.first()).copied() {
             // A module's class, its file and source text.
+            account.charge(parts_of(values.get(first)))?;
             *values.get_mut(id) = values.get(first).clone();
             continue;
         }
@@ -310,6 +316,8 @@ fn explain(
                 "the pickle refers to {root:?}, which is no tensor or storage"
             )));
         };
+        let dims = tensor.map_or(0, |t| t.shape.len() + t.strides.len()) as u64;
+        account.charge(DESCRIBED + 28 * dims + block(root.len()) + parts_of(&storage.location))?;
         let reference = storage_reference(values, &root, storage)?;
         let Some(tensor) = tensor else {
             *values.get_mut(id) = values.get(reference).clone();

@@ -46,7 +46,7 @@ impl<'a> Machine<'a> {
 
     /// The error where `n` more bytes are wanted than there are.
     #[cold]
-    fn short(&self, n: u64) -> Error {
+    pub(super) fn short(&self, n: u64) -> Error {
         self.needs.set(n.saturating_add((self.pos - self.start) as u64));
         self.truncated()
     }
@@ -111,9 +111,10 @@ impl<'a> Machine<'a> {
         if self.frame_end.is_some() {
             return Err(self.bad("begins inside another frame"));
         }
-        let left = self.bytes.len() - self.pos;
-        match usize::try_from(n).ok().filter(|n| *n <= left) {
-            Some(n) => self.frame_end = Some(self.pos + n),
+        // What is in the frame comes piece by piece; that all of it is there can be seen now.
+        let left = self.end.saturating_sub(self.offset());
+        match usize::try_from(n).ok().filter(|_| n <= left).and_then(|n| self.pos.checked_add(n)) {
+            Some(end) => self.frame_end = Some(end),
             None => return Err(self.short(n)),
         }
         Ok(())

@@ -3,6 +3,7 @@
 
 use super::Machine;
 use super::memo::Memo;
+use crate::account::Account;
 use crate::value::Global;
 use crate::{Error, Limits, Result, Value, ValueId};
 
@@ -23,11 +24,24 @@ pub(super) struct Outer {
     protocol: u8,
 }
 
+impl Outer {
+    /// The memory that it takes, in bytes.
+    pub(super) fn memory(&self) -> u64 {
+        self.memo.memory() + (self.stack.capacity() * 4 + self.marks.capacity() * 8) as u64
+    }
+}
+
 impl<'a> Machine<'a> {
-    /// A machine for a stream that is given piece by piece. It stops at the BUILD of these classes, and bytes
-    /// objects are always copied.
-    pub(in crate::pickle) fn in_pieces(limits: &Limits, stop_at: fn(&Global) -> bool) -> Self {
-        Self::new(&[], limits, usize::MAX).stopping_at(stop_at)
+    /// A machine for a stream of a length that is given piece by piece. It stops at the BUILD of these classes.
+    /// Bytes objects of at least `least` bytes stay where they are.
+    pub(in crate::pickle) fn in_pieces(
+        (limits, account): (&Limits, Account),
+        end: u64,
+        least: usize,
+        stop_at: fn(&Global) -> bool,
+    ) -> Self {
+        let machine = Self { end, account, ..Self::new(&[], limits, least) };
+        machine.stopping_at(stop_at)
     }
 
     /// The same machine, which stops at the BUILD of these classes.
@@ -83,8 +97,16 @@ impl<'a> Machine<'a> {
             outer: self.outer,
             inner_from: self.inner_from,
             max_values: self.max_values,
+            end: self.end,
             least: self.least,
             spans: self.spans,
+            left: self.left,
+            account: self.account,
+            parts: self.parts,
+            charged: self.charged,
+            ticks: self.ticks,
+            most_open: self.most_open,
+            steps: self.steps,
             protocol: self.protocol,
             values: self.values,
             stack: self.stack,
@@ -144,10 +166,5 @@ impl<'a> Machine<'a> {
         self.frame_end = None;
         self.stack.push(root);
         Ok(root)
-    }
-
-    /// The values so far, to explain and to change what was built.
-    pub(in crate::pickle) fn values_mut(&mut self) -> &mut crate::Values {
-        &mut self.values
     }
 }

@@ -44,6 +44,8 @@ impl<'a> Machine<'a> {
         };
         let global = self.named(module, name)?;
         self.room(1)?;
+        // Once for the global, once for the lines that find it again.
+        self.take_part(2 * both.len() + 96)?;
         let id = self.values.push(global)?;
         self.lines.insert(both.into(), id);
         Ok(id)
@@ -61,6 +63,7 @@ impl<'a> Machine<'a> {
                 let copied = module.len() + name.len();
                 self.charge(copied)?;
                 self.room(1)?;
+                self.take_part(copied + 96)?;
                 let id = self.values.push(global)?;
                 self.pairs.insert(pair, id);
                 id
@@ -93,6 +96,7 @@ impl<'a> Machine<'a> {
             None => state,
             Some(before) => {
                 self.room(1)?;
+                self.take_ids(2)?;
                 self.values.push(Value::List(vec![before, state]))?
             }
         };

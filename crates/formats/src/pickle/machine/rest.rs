@@ -1,7 +1,8 @@
 //! What a pickle that cannot be followed to its end had built.
 
-use super::Machine;
-use crate::pickle::{Decoded, Spans};
+use std::ops::Range;
+
+use super::{Done, Machine};
 use crate::value::Dict;
 use crate::{Result, Value, ValueId};
 
@@ -14,7 +15,10 @@ impl Machine<'_> {
 
     /// What there is where the machine stands. What waits on the stack goes where the opcodes that are missing would
     /// have put it: items into the container below them, that one into the next, down to the bottom.
-    pub(in crate::pickle) fn rest(mut self) -> Result<(Decoded, Spans)> {
+    pub(in crate::pickle) fn rest(
+        mut self,
+        read: &mut dyn FnMut(Range<u64>) -> Result<Vec<u8>>,
+    ) -> Result<Done> {
         loop {
             while let Some(at) = self.marks.pop() {
                 let items = self.stack.split_off(at.min(self.stack.len()));
@@ -32,7 +36,7 @@ impl Machine<'_> {
                         _ => self.values.push(Value::Tuple(left))?,
                     };
                     self.stack.push(root);
-                    return self.stop();
+                    return self.stop(read);
                 }
             }
         }

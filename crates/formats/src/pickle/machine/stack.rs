@@ -1,5 +1,7 @@
 //! The stack, the memo, and what moves values between them.
 
+use std::ops::Range;
+
 use super::super::text;
 use super::recent::Recent;
 use super::{Machine, Singles};
@@ -36,6 +38,9 @@ impl<'a> Machine<'a> {
         if full {
             self.keyed.push(id);
         }
+        if let Some(span) = self.left.take() {
+            self.spans.insert(id, span);
+        }
         Ok(())
     }
 
@@ -56,11 +61,16 @@ impl<'a> Machine<'a> {
         if items.is_empty() {
             return self.push_single(Value::Tuple(items), |s| &mut s.unit);
         }
+        self.take_ids(items.len())?;
         self.push(Value::Tuple(items))?;
         Ok(())
     }
 
     pub(super) fn push_dict(&mut self, entries: Vec<(ValueId, ValueId)>) -> Result<()> {
+        self.take_part(size_of::<Dict>())?;
+        if !entries.is_empty() {
+            self.take_ids(2 * entries.len())?;
+        }
         self.push_built(Value::Dict(Box::new(Dict { entries, ..Dict::default() })))
     }
 
@@ -71,6 +81,7 @@ impl<'a> Machine<'a> {
         args: ValueId,
         kwargs: Option<ValueId>,
     ) -> Result<()> {
+        self.take_part(size_of::<Object>())?;
         let object = Self::object(construct, class, args, kwargs);
         self.push(object)?;
         Ok(())
@@ -96,32 +107,51 @@ impl<'a> Machine<'a> {
     /// INST and OBJ: the arguments stood on the stack.
     pub(super) fn push_called(&mut self, class: ValueId, items: Vec<ValueId>) -> Result<()> {
         self.room(2)?;
+        self.take_ids(items.len())?;
         let args = self.values.push(Value::Tuple(items))?;
         self.push_object(Construct::Call, class, args, None)
     }
 
     pub(super) fn push_bytes(&mut self, n: u64, make: fn(Box<[u8]>) -> Value) -> Result<()> {
-        let bytes = self.take(n)?;
-        if bytes.len() < self.least {
+        if n < self.least as u64 {
+            let bytes = self.take(n)?;
+            self.take_part(bytes.len())?;
             self.push(make(bytes.into()))?;
             return Ok(());
         }
+        // They stay where they are, and are not even looked at.
+        let at = self.offset();
+        let here = usize::try_from(n).ok().and_then(|n| self.pos.checked_add(n));
+        let (Some(pos), Some(end)) = (here, at.checked_add(n).filter(|end| *end <= self.end)) else {
+            return Err(self.short(n));
+        };
         let id = self.push(make(Box::default()))?;
-        self.spans.insert(id, self.pos - bytes.len()..self.pos);
+        self.spans.insert(id, at..end);
+        self.pos = pos;
         Ok(())
     }
 
-    /// The bytes of a bytes object, wherever they are.
-    pub(in crate::pickle) fn bytes_of(&self, id: ValueId) -> Option<&[u8]> {
+    /// Bytes, or where they are if they stayed in the stream.
+    pub(in crate::pickle) fn bytes_of(&self, id: ValueId) -> Option<std::result::Result<&[u8], Range<u64>>> {
         match (self.spans.get(&id), self.values.get(id)) {
-            (Some(span), _) => self.bytes.get(span.clone()),
-            (None, Value::Bytes(bytes)) => Some(bytes),
+            (Some(span), _) => Some(Err(span.clone())),
+            (None, Value::Bytes(bytes)) => Some(Ok(bytes)),
             _ => None,
         }
     }
 
+    /// An integer of bytes in two's complement.
+    pub(super) fn push_number(&mut self, bytes: &[u8]) -> Result<()> {
+        if bytes.len() > 8 {
+            self.take_part(bytes.len())?;
+        }
+        self.push(text::long(bytes))?;
+        Ok(())
+    }
+
     /// A Python 2 `str`: text if it is UTF-8.
     pub(super) fn push_py2_str(&mut self, bytes: Vec<u8>) -> Result<()> {
+        self.take_part(bytes.len())?;
         let value = match String::from_utf8(bytes) {
             Ok(text) => Value::Str(text.into()),
             Err(e) => Value::Bytes(e.into_bytes().into()),
@@ -133,6 +163,7 @@ impl<'a> Machine<'a> {
     #[inline(always)]
     pub(super) fn unicode(&mut self, n: u64) -> Result<()> {
         let bytes = self.take(n)?;
+        self.take_part(bytes.len())?;
         let text = text::utf8(bytes).ok_or_else(|| self.bad("is not UTF-8"))?;
         self.push(Value::Str(text))?;
         Ok(())
@@ -182,6 +213,7 @@ impl<'a> Machine<'a> {
 
     pub(super) fn popped_to_mark(&mut self) -> Result<Vec<ValueId>> {
         let at = self.pop_mark()?;
+        self.take_ids(self.stack.len() - at)?;
         let items = self.stack[at..].to_vec();
         self.stack.truncate(at);
         Ok(items)
@@ -260,30 +292,36 @@ impl<'a> Machine<'a> {
 
     pub(super) fn append(&mut self, at: usize) -> Result<()> {
         let target = self.container(at)?;
-        match self.values.get_mut(target) {
-            Value::List(items) => items.extend_from_slice(&self.stack[at..]),
-            Value::Object(object) => object.items.extend_from_slice(&self.stack[at..]),
+        let items = match self.values.get_mut(target) {
+            Value::List(items) => items,
+            Value::Object(object) => &mut object.items,
             _ => return Err(self.bad("adds to what is neither a list nor an object")),
-        }
+        };
+        let before = items.capacity();
+        items.extend_from_slice(&self.stack[at..]);
+        let grown = items.capacity() - before;
         self.stack.truncate(at);
-        Ok(())
+        self.grew(grown)
     }
 
     pub(super) fn add_items(&mut self) -> Result<()> {
         let at = self.pop_mark()?;
         let target = self.container(at)?;
-        match self.values.get_mut(target) {
+        let items = match self.values.get_mut(target) {
             Value::Set(items) => {
                 if items.is_empty() && at < self.stack.len() {
                     self.keyed.push(target);
                 }
-                items.extend_from_slice(&self.stack[at..]);
+                items
             }
-            Value::Object(object) => object.items.extend_from_slice(&self.stack[at..]),
+            Value::Object(object) => &mut object.items,
             _ => return Err(self.bad("adds to what is neither a set nor an object")),
-        }
+        };
+        let before = items.capacity();
+        items.extend_from_slice(&self.stack[at..]);
+        let grown = items.capacity() - before;
         self.stack.truncate(at);
-        Ok(())
+        self.grew(grown)
     }
 
     pub(super) fn set_items(&mut self, at: usize) -> Result<()> {
@@ -293,17 +331,26 @@ impl<'a> Machine<'a> {
             return Err(self.bad("finds a key without a value"));
         }
         let pairs = pairs.map(|p| (p[0], p[1]));
-        match self.values.get_mut(target) {
+        let entries = match self.values.get_mut(target) {
             Value::Dict(dict) => {
                 if dict.entries.is_empty() && at < self.stack.len() {
                     self.keyed.push(target);
                 }
-                dict.entries.extend(pairs);
+                &mut dict.entries
             }
-            Value::Object(object) => object.entries.extend(pairs),
+            Value::Object(object) => &mut object.entries,
             _ => return Err(self.bad("sets items of what is neither a dict nor an object")),
-        }
+        };
+        let before = entries.capacity();
+        entries.extend(pairs);
+        let grown = 2 * (entries.capacity() - before);
         self.stack.truncate(at);
-        Ok(())
+        self.grew(grown)
+    }
+
+    /// Counts the ids by which a container grew.
+    #[inline(always)]
+    fn grew(&mut self, ids: usize) -> Result<()> {
+        if ids == 0 { Ok(()) } else { self.take_ids(ids) }
     }
 }

@@ -22,7 +22,8 @@ fn write(values: &Values, options: &EncodeOptions<'_>) -> Result<Vec<u8>> {
 
 /// A pickle, decoded and encoded again.
 fn rewritten(pickle: &[u8], options: &EncodeOptions<'_>) -> Result<Vec<u8>> {
-    write(&decode(pickle, &Limits::default())?.values, options)
+    let roomy = Limits { depth: 1 << 20, ..Limits::within(1 << 30) };
+    write(&decode(pickle, &roomy)?.values, options)
 }
 
 fn arena(build: impl FnOnce(&mut Values) -> Result<ValueId>) -> Values {
@@ -158,7 +159,7 @@ fn a_million_levels() {
         [(&b"("[..], &b"t"[..]), (b"]", b"a"), (b"", b"\x85"), (b"cbuiltins\nset\n", b"\x85R")]
     {
         let pickle = [open.repeat(1_000_000), b"N".to_vec(), close.repeat(1_000_000), b".".to_vec()].concat();
-        let decoded = decode(&pickle, &Limits::default()).unwrap();
+        let decoded = decode(&pickle, &Limits { depth: 1 << 20, ..Limits::within(1 << 30) }).unwrap();
         for protocol in [2, 4] {
             let written = write(&decoded.values, &options(protocol)).unwrap();
             assert!(written.len() > 1_000_000);

@@ -7,6 +7,11 @@ use super::{malformed, refused, samples::SAMPLES};
 use crate::{ErrorKind, Limits, Value};
 
 /// Small bounds, so that what a mutation makes is bounded too.
+/// What a file of a million levels or keys takes.
+fn roomy() -> Limits {
+    Limits { depth: 1 << 20, ..Limits::within(1 << 30) }
+}
+
 fn limits() -> Limits {
     Limits { values: 100_000, header_bytes: 1 << 20, ..Limits::default() }
 }
@@ -20,11 +25,13 @@ fn times(bytes: &[u8], n: usize) -> Vec<u8> {
 fn a_million_levels() {
     for (open, close) in [(&b"("[..], &b"t"[..]), (b"]", b"a"), (b"N", b"\x85"), (b"cm\nC\n", b"\x85R")] {
         let pickle = [times(open, 1_000_000), b"N".to_vec(), times(close, 1_000_000), b".".to_vec()].concat();
-        let decoded = decode(&pickle, &Limits::default()).unwrap();
+        let decoded = decode(&pickle, &roomy()).unwrap();
         let root = decoded.values.root().unwrap();
         assert!(decoded.values.reachable(root).len() > 1);
     }
     let error = refused(&times(b"(", 1_000_000));
+    assert_eq!(error.kind(), ErrorKind::LimitExceeded);
+    let error = refused(&times(b"(", 30_000));
     assert_eq!(error.kind(), ErrorKind::Malformed);
 }
 
@@ -114,7 +121,7 @@ fn a_memo_index_costs_no_space() {
     }
     pickle.push(b'.');
     let start = Instant::now();
-    decode(&pickle, &Limits::default()).unwrap();
+    decode(&pickle, &roomy()).unwrap();
     assert!(start.elapsed() < Duration::from_secs(2));
 }
 
@@ -129,7 +136,7 @@ fn a_million_keys_in_linear_time() {
     }
     pickle.extend(b"u.");
     let start = Instant::now();
-    let decoded = decode(&pickle, &Limits::default()).unwrap();
+    let decoded = decode(&pickle, &roomy()).unwrap();
     // A generous bound for an unoptimised build: pairwise comparison would take hours.
     assert!(start.elapsed() < Duration::from_secs(60));
     assert_eq!(decoded.values.dict(decoded.values.root().unwrap()).unwrap().entries.len(), 1_000_000);

@@ -40,6 +40,8 @@ const ROW: u32 = 10_000;
 const MAGIC: &[u8] = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 /// The same in decimal digits, as protocols 0 and 1 have it.
 const MAGIC_TEXT: &[u8] = b"L119547037146038801333356L\n.";
+/// The work of beginning a trace.
+const BEGUN: u64 = 3000;
 /// Opcodes that a broken stream must have had to count as a pickle where nothing else says that it is one.
 const PLAUSIBLE: u64 = 12;
 
@@ -56,6 +58,10 @@ pub(super) fn inspect(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> 
     let (mut at, mut number) = (0, 0);
     while at < end {
         number += 1;
+        if sink.work_left() == 0 {
+            sink.stopped(subject.place);
+            return Ok(());
+        }
         if number > ROW {
             let what = format!("more than {ROW} pickles stand in a row");
             sink.finding(subject.finding("unreadable", Verdict::Unknown, what).at(at));
@@ -107,10 +113,12 @@ impl Stream<'_> {
         let guess = self.subject.role == Role::Guess;
         let script = self.subject.role == Role::Script;
         let tar = self.subject.name == "pickle" && !self.subject.place.members.is_empty();
+        let work = sink.work_left();
         let opcodes = if guess { sink.effort_left().max(1) } else { 0 };
         let mut trace =
-            Trace::new(self.subject.source, self.from, Mode { joblib: true, script, tar, opcodes });
+            Trace::new(self.subject.source, self.from, Mode { joblib: true, script, tar, opcodes, work });
         let end = trace.run()?;
+        sink.worked(trace.work + BEGUN);
         let (stopped, fault_at) = (trace.input.offset(), trace.start);
         trace.settle_names();
         if guess {
@@ -121,7 +129,7 @@ impl Stream<'_> {
         let is_pickle = match (&end, guess) {
             (End::Stop, true) => does || named,
             (_, true) => does,
-            (End::Stop, false) => true,
+            (End::Stop | End::Weary, false) => true,
             (_, false) => self.expected || does || trace.count >= PLAUSIBLE,
         };
         // What a pickle holds is followed whether or not anything else was found in it.
@@ -153,6 +161,12 @@ impl Stream<'_> {
         match end {
             End::Stop => Ok(Some(stopped)),
             End::Enough => Ok(None),
+            End::Weary => {
+                let mut place = place;
+                place.offset = Some(fault_at);
+                sink.stopped(&place);
+                Ok(None)
+            }
             End::Broken(why) => {
                 let what = format!("the pickle breaks at byte {fault_at}: {why}");
                 sink.finding(finding(&place, "pickle-broken", Verdict::Unknown, what).at(fault_at));
@@ -164,8 +178,13 @@ impl Stream<'_> {
     /// Looks at a dump of joblib's as Python's own pickle would read it, which takes its arrays for opcodes. That breaks
     /// soon, unless somebody put opcodes there.
     fn inspect_plain(&self, place: &Place, sink: &mut Sink<'_>) -> Result<()> {
-        let mut trace = Trace::new(self.subject.source, self.from, Mode::default());
-        trace.run()?;
+        let mode = Mode { work: sink.work_left(), ..Mode::default() };
+        let mut trace = Trace::new(self.subject.source, self.from, mode);
+        let end = trace.run()?;
+        sink.worked(trace.work + BEGUN);
+        if end == End::Weary {
+            sink.stopped(place);
+        }
         for event in trace.events {
             if event.verdict == Verdict::Dangerous && search::does_something(&event) {
                 sink.finding(self.finding(place, event));

@@ -92,9 +92,17 @@ enum Start {
 
 /// Tries the bytes as the beginning of a pickle.
 fn try_pickle(bytes: &[u8], from: Start) -> Tried {
+    let mut work = 0;
+    tried(bytes, from, &mut work)
+}
+
+/// The same, with the work that it was.
+fn tried(bytes: &[u8], from: Start, work: &mut u64) -> Tried {
     let source = Source::from_bytes(bytes);
-    let mut trace = Trace::new(&source, 0, Mode { opcodes: TRIAL, ..Mode::default() });
-    let Ok(end) = trace.run() else { return Tried::No };
+    let mut trace = Trace::new(&source, 0, Mode { opcodes: TRIAL, work: u64::MAX, ..Mode::default() });
+    let end = trace.run();
+    *work = trace.work + super::BEGUN;
+    let Ok(end) = end else { return Tried::No };
     let stopped = end == End::Stop;
     trace.settle_names();
     let acts = if from == Start::First { is_use } else { does_something };
@@ -150,6 +158,13 @@ pub(crate) fn search(subject: &Subject<'_>, sink: &mut Sink<'_>, from: u64, to: 
         let length = (to - at).min(BLOCK as u64) as usize;
         block.resize(length, 0);
         reader.read_at(at, &mut block)?;
+        sink.worked(length as u64);
+        if sink.work_left() == 0 {
+            let mut place = subject.place.clone();
+            place.offset = Some(at);
+            sink.stopped(&place);
+            return Ok(());
+        }
         let last = at + length as u64 >= to;
         // What begins in the overlap is looked at with the next block.
         let own = if last { length } else { length - OVERLAP };
@@ -166,7 +181,15 @@ pub(crate) fn search(subject: &Subject<'_>, sink: &mut Sink<'_>, from: u64, to: 
             }
             let window = &block[start..length.min(start + OVERLAP)];
             let from = if window.first() == Some(&0x80) { Start::Marked } else { Start::Unmarked };
-            let tried = try_pickle(window, from);
+            if sink.work_left() == 0 {
+                let mut place = subject.place.clone();
+                place.offset = Some(at + start as u64);
+                sink.stopped(&place);
+                return Ok(());
+            }
+            let mut work = 0;
+            let tried = tried(window, from, &mut work);
+            sink.worked(work);
             if let Tried::Harmless(took) = tried {
                 // Its names without their first letters are no names.
                 skip_to = start + took as usize;

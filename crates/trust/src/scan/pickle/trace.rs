@@ -25,6 +25,8 @@ pub(super) struct Mode {
     pub(super) tar: bool,
     /// How many opcodes are looked at; all where it is zero.
     pub(super) opcodes: u64,
+    /// How much work it may be, in units of about a nanosecond.
+    pub(super) work: u64,
 }
 
 /// How a pickle ended.
@@ -36,6 +38,16 @@ pub(super) enum End {
     Broken(String),
     /// The number of opcodes that were asked for.
     Enough,
+    /// The work that was allowed is done.
+    Weary,
+}
+
+/// What an opcode is of work, and one at which a name, call, object or change is judged.
+const PLAIN: u64 = 8;
+const JUDGED: u64 = 400;
+
+fn is_judged(opcode: u8) -> bool {
+    matches!(opcode, b'c' | 0x93 | b'i' | b'o' | b'R' | 0x81 | 0x92 | b'b' | b'P' | b'Q' | 0x82..=0x84)
 }
 
 /// A pickle that is looked at.
@@ -57,6 +69,8 @@ pub(super) struct Trace<'a> {
     pub(super) start: u64,
     pub(super) opcode: u8,
     pub(super) count: u64,
+    /// The work that was done.
+    pub(super) work: u64,
     /// Whether an array of joblib's was met.
     pub(super) wrappers: bool,
     /// Calls, objects and changes that were met, known ones too.
@@ -83,6 +97,7 @@ impl<'a> Trace<'a> {
             start: from,
             opcode: 0,
             count: 0,
+            work: 0,
             wrappers: false,
             uses: 0,
             protocol: None,
@@ -99,6 +114,10 @@ impl<'a> Trace<'a> {
             };
             self.opcode = byte;
             self.count += 1;
+            self.work += if is_judged(byte) { JUDGED } else { PLAIN };
+            if self.work > self.mode.work {
+                return Ok(End::Weary);
+            }
             if self.mode.opcodes > 0 && self.count > self.mode.opcodes {
                 return Ok(End::Enough);
             }

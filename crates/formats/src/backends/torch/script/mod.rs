@@ -127,7 +127,8 @@ fn open(source: Source, limits: &Limits) -> Result<Option<Script>> {
     let Some(data) = container.pickle("data", limits)? else {
         return Err(Error::malformed("the zip has no data.pkl"));
     };
-    let modules = modules(&data.values, limits)?;
+    let modules = modules(&data.0.values, limits)?;
+    drop(data);
     let (classes, functions) = read_code(&container, limits)?;
     let extra = extra_files(&container);
     let (root, version) = (container.root.clone(), container.version.clone());
@@ -135,7 +136,7 @@ fn open(source: Source, limits: &Limits) -> Result<Option<Script>> {
     let Some(mut decoded) = container.pickle("constants", limits)? else {
         return Err(Error::malformed("the zip has no constants.pkl"));
     };
-    name_constants(&mut decoded.values, limits)?;
+    name_constants(&mut decoded.0.values, limits)?;
     let constants = Box::new(container.archive(source, decoded, "constants", limits)?);
     Ok(Some(Script {
         modules,
@@ -221,8 +222,10 @@ fn read_code(container: &Container, limits: &Limits) -> Result<(Vec<Class>, Vec<
             continue;
         };
         total = total.saturating_add(entry.size);
-        if total > limits.header_bytes {
-            return Err(Error::limit(format!("more than {} bytes of code", limits.header_bytes)));
+        // Twice: as text, and as what it is split to.
+        if total > limits.header_bytes.min(limits.memory / 3) {
+            let what = format!("{total} bytes of code would take more than {} of memory", limits.memory);
+            return Err(Error::limit(what).with_hint(crate::account::RAISE));
         }
         let text = String::from_utf8(container.zip.read(entry, limits)?).map_err(|_| {
             Error::malformed(format!("member {name:?} is no UTF-8 text")).at_offset(entry.header)
