@@ -26,7 +26,7 @@ use crate::exit::Exit;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// The memory that what is read of a file may take, for files that are trusted to need more than 44 MiB
+    /// The memory that what is read of a file may take, for files that are trusted to need more than 40 MiB
     #[arg(long, global = true, value_name = "SIZE", value_parser = output::parse_size)]
     memory: Option<u64>,
 }

@@ -34,7 +34,7 @@ pub(crate) fn to_text(
     }
     let name = |i: u32| tensors.get(i as usize).filter(|_| written(i as usize)).map(|t| t.name());
     // Values and their text are in memory side by side.
-    let most = MAX_VALUES.min(usize::try_from(options.limits.memory / 6).unwrap_or(MAX_VALUES));
+    let most = MAX_VALUES.min(usize::try_from(options.limits.memory / 12).unwrap_or(MAX_VALUES));
     if let Some(text) = values_json::encode(values, name, most) {
         notes.push(Note::changed(format!(
             "{}, and the containers around, are kept as text under {VALUES_KEY:?}",

@@ -35,7 +35,7 @@ pub struct Limits {
 impl Limits {
     /// The default of [`Limits::memory`]: with the pages of a program, its buffers and what its allocator wastes, a
     /// process stays below 64 MiB.
-    pub const MEMORY: u64 = 44 << 20;
+    pub const MEMORY: u64 = 40 << 20;
     /// How many times as long as what is stored tensors may be together, if that is more than
     /// [`Limits::expanded_bytes`]: several may be parts of one storage, and a hostile file makes a thousand of one.
     pub const SHARING: u64 = 8;

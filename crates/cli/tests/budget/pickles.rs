@@ -98,8 +98,8 @@ pub(crate) const CASES: &[Case] = &[
     read("200 levels that hold the one below three times", "f.pkl", |p| {
         repeated(p, b"\x80\x02]q\0", b"](h\0h\0h\0eq\0", 200, b".");
     }),
-    read("a vocabulary of 350000 words", "f.pkl", |p| {
-        texts(p, b"\x8c\x0aword######\x94I7######\n", 350_000, (b"\x80\x04}(", b"u."));
+    read("a vocabulary of 300000 words", "f.pkl", |p| {
+        texts(p, b"\x8c\x0aword######\x94I7######\n", 300_000, (b"\x80\x04}(", b"u."));
     }),
     refused("a million names for one array", "f.pkl", many_names),
     refused("3000000 pairs of a text and its name", "f.pkl", |p| {
