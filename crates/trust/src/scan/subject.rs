@@ -119,10 +119,13 @@ pub struct Bounds {
     pub unpacked_per_byte: u64,
     /// The most findings that are kept.
     pub findings: usize,
-    /// How long pickles of a file may be traced and searched for, in units of about a nanosecond; an eighth of one more
-    /// for each byte of the file. What is left then is not looked at, and that is a finding.
+    /// How long pickles of a file may be traced and searched for, in units of about a nanosecond; four more for each byte
+    /// of the file. What is left then is not looked at, and that is a finding.
     pub work: u64,
 }
+
+/// The work that each byte of a file adds to what the file may cost.
+const WORK_PER_BYTE: u64 = 4;
 
 impl Default for Bounds {
     fn default() -> Self {
@@ -205,8 +208,8 @@ impl<'a> Sink<'a> {
             dropped: None,
             full: false,
             effort: length.saturating_add(1 << 22),
-            // What is searched for pickles is mostly weights.
-            work: bounds.work.saturating_add(length / 8),
+            // What is searched or unpacked is mostly weights, and takes about that.
+            work: bounds.work.saturating_add(length.saturating_mul(WORK_PER_BYTE)),
             weary: false,
         }
     }
