@@ -1,6 +1,7 @@
 //! What a hostile file costs: each expensive file that is known is made here, and the built command reads it as a child
 //! process, whose memory and processor time are what the system says of it (`wait4`). None may take more than 64 MiB
-//! of resident memory, the program's own pages included, or more than a second of processor time.
+//! of resident memory, the program's own pages included, or more than a second of processor time; a file of more than
+//! 100 MB may take another second for each gigabyte, since a scan may have to read it.
 //!
 //! A build without optimisation takes longer: there the bound on time is [`SLOWER`] times as long. The memory is the
 //! same in every build. `WEIGHBRIDGE_COSTS=1` prints what each took, and `WEIGHBRIDGE_BINARY=target/release/weighbridge`
@@ -24,6 +25,8 @@ use nix::sys::time::TimeValLike as _;
 const MEMORY: i64 = 64 << 10;
 /// The most processor time of a build with optimisation, in milliseconds.
 const TIME: i64 = 1000;
+/// The length of a file, in bytes, from which each further million may take a millisecond more.
+const LARGE: u64 = 100_000_000;
 /// How many times as long a build without it may take: most crates of the workspace are built with little of it then,
 /// and the standard library's generic code with none.
 const SLOWER: i64 = if cfg!(debug_assertions) { 4 } else { 1 };
@@ -100,13 +103,14 @@ fn measured() {
 }
 
 /// What is wrong with what a command did.
-fn faults(case: &Case, verb: &str, cost: &Cost) -> Vec<String> {
+fn faults(case: &Case, length: u64, verb: &str, cost: &Cost) -> Vec<String> {
     let mut faults = Vec::new();
     if cost.kib > MEMORY {
         faults.push(format!("{} KiB of memory", cost.kib));
     }
     let slower = if std::env::var_os(BINARY).is_some() { 1 } else { SLOWER };
-    if cost.milliseconds > TIME * slower {
+    let more = (length.saturating_sub(LARGE) / 1_000_000) as i64;
+    if cost.milliseconds > (TIME + more) * slower {
         faults.push(format!("{} ms of processor time", cost.milliseconds));
     }
     match (verb, cost.code) {
@@ -160,6 +164,7 @@ fn run(case: &Case, folder: &Path) -> Vec<String> {
     let began = std::time::Instant::now();
     (case.make)(&path);
     let made = began.elapsed();
+    let length = if model { 0 } else { std::fs::metadata(&path).expect("it is there").len() };
     let folder_out = os(&folder.join("out"));
     let commands: [(&str, Vec<&std::ffi::OsStr>); 5] = [
         ("inspect", vec!["inspect".as_ref(), &target]),
@@ -189,7 +194,7 @@ fn run(case: &Case, folder: &Path) -> Vec<String> {
                 cost.err.lines().chain(cost.out.lines()).take(6).collect::<Vec<_>>().join("\n    ")
             );
         }
-        let found = self::faults(case, verb, &cost);
+        let found = self::faults(case, length, verb, &cost);
         faults.extend(found.into_iter().map(|f| format!("{}: {verb}: {f}", case.name)));
     }
     if show {

@@ -163,7 +163,7 @@ fn unpacked(mut part: Part, sink: &mut Sink<'_>) -> Option<Part> {
     let Some(packing) = part.packing.take() else { return Some(part) };
     let result = unpack(&part.source, packing, &sink.allowance, sink.keep);
     // It is unpacked once to know its length, and once more to be looked at.
-    sink.worked(result.source.len().saturating_mul(UNPACKED));
+    sink.worked_in_bulk(result.source.len().saturating_mul(UNPACKED));
     let guess = part.role == Role::Guess;
     match result.fault {
         Some(Fault::Broken(_)) if guess && result.source.len() == 0 => return None,

@@ -119,13 +119,14 @@ pub struct Bounds {
     pub unpacked_per_byte: u64,
     /// The most findings that are kept.
     pub findings: usize,
-    /// How long pickles of a file may be traced and searched for, in units of about a nanosecond; four more for each byte
-    /// of the file. What is left then is not looked at, and that is a finding.
+    /// How long pickles of a file may be traced, in units of about a nanosecond, and an eighth of one more for each byte of
+    /// the file; unpacking it and searching it for pickles has four of its own for each byte. What is left then is not
+    /// looked at, and that is a finding.
     pub work: u64,
 }
 
-/// The work that each byte of a file adds to what the file may cost.
-const WORK_PER_BYTE: u64 = 4;
+/// The work of unpacking and searching that each byte of a file may cost.
+const BULK_PER_BYTE: u64 = 4;
 
 impl Default for Bounds {
     fn default() -> Self {
@@ -135,7 +136,7 @@ impl Default for Bounds {
             unpacked: 128 << 20,
             unpacked_per_byte: 24,
             findings: 1000,
-            work: 450_000_000,
+            work: 400_000_000,
         }
     }
 }
@@ -190,6 +191,8 @@ pub(crate) struct Sink<'a> {
     effort: u64,
     /// What is left of [`Bounds::work`], and whether it was said that nothing is.
     work: u64,
+    /// What is left for unpacking and searching beside that.
+    bulk: u64,
     weary: bool,
 }
 
@@ -208,8 +211,9 @@ impl<'a> Sink<'a> {
             dropped: None,
             full: false,
             effort: length.saturating_add(1 << 22),
+            work: bounds.work.saturating_add(length / 8),
             // What is searched or unpacked is mostly weights, and takes about that.
-            work: bounds.work.saturating_add(length.saturating_mul(WORK_PER_BYTE)),
+            bulk: length.saturating_mul(BULK_PER_BYTE),
             weary: false,
         }
     }
@@ -226,6 +230,13 @@ impl<'a> Sink<'a> {
     /// Takes from the work that the file may cost.
     pub(crate) fn worked(&mut self, units: u64) {
         self.work = self.work.saturating_sub(units);
+    }
+
+    /// The same of what unpacking and searching took, which grows with the file.
+    pub(crate) fn worked_in_bulk(&mut self, units: u64) {
+        let bulk = units.min(self.bulk);
+        self.bulk -= bulk;
+        self.worked(units - bulk);
     }
 
     pub(crate) fn work_left(&self) -> u64 {

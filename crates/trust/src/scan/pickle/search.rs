@@ -158,7 +158,7 @@ pub(crate) fn search(subject: &Subject<'_>, sink: &mut Sink<'_>, from: u64, to: 
         let length = (to - at).min(BLOCK as u64) as usize;
         block.resize(length, 0);
         reader.read_at(at, &mut block)?;
-        sink.worked(length as u64);
+        sink.worked_in_bulk(length as u64);
         if sink.work_left() == 0 {
             let mut place = subject.place.clone();
             place.offset = Some(at);
@@ -189,7 +189,7 @@ pub(crate) fn search(subject: &Subject<'_>, sink: &mut Sink<'_>, from: u64, to: 
             }
             let mut work = 0;
             let tried = tried(window, from, &mut work);
-            sink.worked(work);
+            sink.worked_in_bulk(work);
             if let Tried::Harmless(took) = tried {
                 // Its names without their first letters are no names.
                 skip_to = start + took as usize;
