@@ -154,8 +154,8 @@ pub(super) fn each_part(
     }
 }
 
-/// The work of unpacking a byte twice.
-const UNPACKED: u64 = 2;
+/// The work of unpacking a byte twice, by the slower of the packings.
+const UNPACKED: u64 = 4;
 
 /// A part with its bytes unpacked, as far as they can be; what stands in the way is a finding, unless the part is a guess
 /// that turns out to be wrong.

@@ -120,13 +120,13 @@ pub struct Bounds {
     /// The most findings that are kept.
     pub findings: usize,
     /// How long pickles of a file may be traced, in units of about a nanosecond, and an eighth of one more for each byte of
-    /// the file; unpacking it and searching it for pickles has four of its own for each byte. What is left then is not
+    /// the file; unpacking it and searching it for pickles has five of its own for each byte. What is left then is not
     /// looked at, and that is a finding.
     pub work: u64,
 }
 
 /// The work of unpacking and searching that each byte of a file may cost.
-const BULK_PER_BYTE: u64 = 4;
+const BULK_PER_BYTE: u64 = 5;
 
 impl Default for Bounds {
     fn default() -> Self {
