@@ -136,7 +136,7 @@ impl Default for Bounds {
             unpacked: 128 << 20,
             unpacked_per_byte: 24,
             findings: 1000,
-            work: 400_000_000,
+            work: 330_000_000,
         }
     }
 }
