@@ -208,7 +208,7 @@ def main():
     parser.add_argument("--only", choices=["exports", "runs"])
     arguments = parser.parse_args()
     sys.path.insert(0, HERE)
-    from sidebyside import measure, process, show
+    from sidebyside import keep, measure, process, show
 
     os.makedirs(arguments.work, exist_ok=True)
     result = {}
@@ -216,9 +216,7 @@ def main():
         result["exports"] = exports(arguments, process, measure, show)
     if arguments.only != "exports":
         result["runs"] = runs(arguments)
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+    keep(result, arguments.json)
 
 
 if __name__ == "__main__":

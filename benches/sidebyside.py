@@ -298,6 +298,13 @@ def show(case, times, peaks):
     return {"median_s": medians, "min_s": {n: min(t) for n, t in times.items()}, "peak_rss_mib": peaks}
 
 
+def keep(result, path):
+    """Writes the figures as JSON, where a path is given."""
+    if path:
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(result, file, indent=1)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", required=True)
@@ -321,9 +328,7 @@ def main():
         times, peaks = measure(ways, files, arguments.runs, in_memory, arguments.warm)
         result[case] = show(case, times, peaks)
     files.clear()
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+    keep(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ The slow scanners run once, and are shown apart.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -127,7 +126,7 @@ def main():
     parser.add_argument("--only", default="", help="the cases whose names have this text")
     arguments = parser.parse_args()
     sys.path.insert(0, HERE)
-    from sidebyside import Files, measure, process, show
+    from sidebyside import Files, keep, measure, process, show
 
     os.makedirs(arguments.work, exist_ok=True)
     files = Files(arguments.work, arguments.gib)
@@ -145,9 +144,7 @@ def main():
             print(f"  {name:32s} {seconds * 1e3:9.1f} ms (once)  {ratio:.1f}x weighbridge  {peak:.0f} MiB", flush=True)
             result[case][name] = {"seconds": seconds, "peak_rss_mib": peak}
     files.clear()
-    if arguments.json:
-        with open(arguments.json, "w", encoding="utf-8") as file:
-            json.dump(result, file, indent=1)
+    keep(result, arguments.json)
 
 
 if __name__ == "__main__":

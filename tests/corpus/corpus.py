@@ -10,6 +10,17 @@ import json
 from pathlib import Path
 
 
+def write(target, content):
+    """Writes a file, or a folder if `content` is a dict of files."""
+    if isinstance(content, dict):
+        for name, data in content.items():
+            file = target / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+    else:
+        target.write_bytes(content)
+
+
 class Corpus:
     def __init__(self, root):
         self.root = Path(root)
@@ -25,20 +36,10 @@ class Corpus:
         target.parent.mkdir(parents=True, exist_ok=True)
         return path, target
 
-    @staticmethod
-    def _write(target, content):
-        if isinstance(content, dict):
-            for name, data in content.items():
-                file = target / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
-        else:
-            target.write_bytes(content)
-
     def hostile(self, group, name, content, about, expect="dangerous", callable=None):
         """A hostile file, or a folder if `content` is a dict of files; `callable` must be named by a finding."""
         path, target = self._place("hostile", group, name)
-        self._write(target, content)
+        write(target, content)
         self.files.append(
             {"path": path, "group": group, "half": "hostile", "expect": expect, "about": about, "callable": callable}
         )
@@ -46,7 +47,7 @@ class Corpus:
 
     def bounded(self, group, name, content, about):
         path, target = self._place("bounded", group, name)
-        self._write(target, content)
+        write(target, content)
         self.files.append({"path": path, "group": group, "half": "bounded", "expect": "bounded", "about": about})
 
     def benign_path(self, group, name, why=None):
@@ -57,7 +58,7 @@ class Corpus:
         return target
 
     def benign(self, group, name, content, why=None):
-        self._write(self.benign_path(group, name, why), content)
+        write(self.benign_path(group, name, why), content)
 
     def finish(self):
         for file in self.files:

@@ -22,6 +22,7 @@ from safetensors.torch import save_file
 sys.path.insert(0, str(Path(__file__).parent))
 
 from archives import Entry, tarred, zipped  # noqa: E402
+from corpus import write  # noqa: E402
 from opcodes import ECHO, HOSTILE, PAYLOAD, SYSTEM, Raw, call, frame, name, proto, text, value  # noqa: E402
 
 torch.manual_seed(3)
@@ -53,14 +54,7 @@ class Cases:
         self.cases = []
 
     def add(self, case, content, expected, lost=None, doubt=None):
-        target = self.folder / case
-        if isinstance(content, dict):
-            for below, data in content.items():
-                file = target / below
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
-        else:
-            target.write_bytes(content)
+        write(self.folder / case, content)
         tensors = {k: torch.as_tensor(np.array(v)) if isinstance(v, np.ndarray) else v.contiguous().clone() for k, v in expected.items()}
         save_file(tensors, self.folder / f"{case}.expected.safetensors")
         self.cases.append({"name": case, "lost": lost, "doubt": doubt})

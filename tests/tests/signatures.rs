@@ -76,6 +76,15 @@ fn verify(model: &Path, signature: &Path, trust: &Trust) -> weighbridge::Result<
     verify_file(model, signature, trust, &VerifyOptions::default())
 }
 
+/// The model signed with a new key: the files of the public key and of the signature.
+fn signed(place: &Place, model: &Path) -> (PathBuf, PathBuf) {
+    let key = PrivateKey::generate(KeyKind::P256);
+    let (shared, signature) = (place.path("key.pub"), place.path("model.sig"));
+    fs::write(&shared, key.public().to_pem().unwrap()).unwrap();
+    sign(model, &signature, &Signer::Key(&key), &SignOptions::default()).unwrap();
+    (shared, signature)
+}
+
 fn public(path: &Path) -> Trust {
     Trust::Key(PublicKey::from_file(path).unwrap())
 }
@@ -256,10 +265,7 @@ fn we_verify_what_model_signing_signs() {
 fn every_change_fails_in_both_with_its_name() {
     let place = Place::new();
     let model = place.model();
-    let key = PrivateKey::generate(KeyKind::P256);
-    let (shared, signature) = (place.path("key.pub"), place.path("model.sig"));
-    fs::write(&shared, key.public().to_pem().unwrap()).unwrap();
-    sign(&model, &signature, &Signer::Key(&key), &SignOptions::default()).unwrap();
+    let (shared, signature) = signed(&place, &model);
     let trust = public(&shared);
     let task = json!({ "do": "verify", "model": model, "signature": signature, "public": shared });
     let file = |name: &str| model.join(name);
@@ -340,10 +346,7 @@ fn every_change_fails_in_both_with_its_name() {
 fn bent_signatures_fail_in_both() {
     let place = Place::new();
     let model = place.model();
-    let key = PrivateKey::generate(KeyKind::P256);
-    let (shared, signature) = (place.path("key.pub"), place.path("model.sig"));
-    fs::write(&shared, key.public().to_pem().unwrap()).unwrap();
-    sign(&model, &signature, &Signer::Key(&key), &SignOptions::default()).unwrap();
+    let (shared, signature) = signed(&place, &model);
     let good = fs::read_to_string(&signature).unwrap();
     let trust = public(&shared);
     let bundle: Value = serde_json::from_str(&good).unwrap();

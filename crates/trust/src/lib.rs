@@ -7,6 +7,8 @@
 
 #[cfg(feature = "encrypt")]
 pub mod encrypt;
+#[cfg(any(feature = "encrypt", feature = "sign"))]
+mod keyfile;
 #[cfg(any(feature = "encrypt", feature = "manifest"))]
 mod look;
 #[cfg(feature = "manifest")]

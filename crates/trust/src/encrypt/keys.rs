@@ -1,7 +1,6 @@
 //! Keys: who may read a file, and what opens it. They come out of files and variables, and never into a message.
 
 use std::fmt;
-use std::io::Write as _;
 use std::path::Path;
 
 use age::secrecy::{ExposeSecret as _, SecretString};
@@ -316,24 +315,7 @@ pub fn generate_identity(path: &Path) -> Result<String> {
     text.push('\n');
     text.push_str(secret.expose_secret());
     text.push('\n');
-    let mut open = std::fs::OpenOptions::new();
-    open.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut open, 0o600);
-    let mut file = open.open(path).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AlreadyExists => {
-            Error::invalid_options("a file of this name exists already, and a key is never replaced")
-                .with_path(path)
-                .with_hint("choose another name")
-        }
-        _ => Error::io("creating the key file", e).with_path(path),
-    })?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
-    if let Err(e) = written {
-        // Half a key is worth nothing, and the name was ours.
-        let _ = std::fs::remove_file(path);
-        return Err(Error::io("writing the key file", e).with_path(path));
-    }
+    crate::keyfile::write_new(path, text.as_bytes())?;
     Ok(public)
 }
 

@@ -4,7 +4,6 @@
 //! both numbers, either of the two values of `s`. Ed25519 signs the message itself.
 
 use std::fmt;
-use std::io::Write;
 use std::path::Path;
 
 use p256::ecdsa::signature::Signer as _;
@@ -179,21 +178,7 @@ impl PrivateKey {
     /// `InvalidOptions` if there is a file of that name already; `Io` as the system says.
     pub fn write_new(&self, path: &Path, password: Option<&Password>) -> Result<()> {
         let text = self.to_pem(password)?;
-        let mut options = std::fs::OpenOptions::new();
-        options.write(true).create_new(true);
-        #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let mut file = options.open(path).map_err(|e| match e.kind() {
-            std::io::ErrorKind::AlreadyExists => {
-                Error::invalid_options("there is a file of this name already, and a key is never replaced")
-                    .with_path(path)
-            }
-            _ => Error::io("creating the file of the key", e).with_path(path),
-        })?;
-        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(|e| {
-            let _ = std::fs::remove_file(path);
-            Error::io("writing the key", e).with_path(path)
-        })
+        crate::keyfile::write_new(path, text.as_bytes())
     }
 
     /// Which kind of key.
