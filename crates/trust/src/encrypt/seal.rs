@@ -1,7 +1,7 @@
 //! Plaintext as the bytes of an age file, in the order in which they are written.
 //!
 //! Sealing is the work, so as many threads as there are processors do it: each claims a block of chunks, and whoever writes
-//! the file takes the blocks in their order, and seals the next one himself where nobody has begun it. No chunk is sealed
+//! the file takes the blocks in their order, and seals like the others while the one he wants is not ready. No chunk is sealed
 //! twice: a source that changes meanwhile gives no two texts under one nonce. Memory is two blocks a thread.
 
 use std::collections::BTreeMap;
@@ -16,7 +16,7 @@ use super::payload::{Payload, chunks_of, len_of};
 use super::{CHUNK, HEADER_BYTES, HEADER_LINES, Recipients, TAG, armor};
 
 /// The chunks that a thread seals at a time.
-const BLOCK: u64 = 4;
+const BLOCK: u64 = 8;
 /// The characters of a line of armor, and the bytes that they stand for.
 const COLUMNS: u64 = 64;
 const LINE: usize = 48;
@@ -142,27 +142,16 @@ impl Work {
     fn run(&self) {
         let _guard = StopOnPanic(self);
         let mut queue = self.lock();
-        loop {
-            while !queue.stop && queue.claim < self.blocks && queue.claim >= queue.taken + 2 * self.threads {
-                queue = self.wait(queue);
-            }
-            if queue.stop || queue.claim >= self.blocks {
-                return;
-            }
-            let block = queue.claim;
-            queue.claim += 1;
-            let out = queue.spare.pop().unwrap_or_default();
-            drop(queue);
-            let sealed = self.seal(block, out);
-            queue = self.lock();
-            // What comes after an error is wanted by nobody.
-            queue.stop |= sealed.is_err();
-            queue.ready.insert(block, sealed);
-            self.changed.notify_all();
+        while !queue.stop && queue.claim < self.blocks {
+            queue = match self.wanted(&queue) {
+                true => self.seal_next(queue),
+                false => self.wait(queue),
+            };
         }
     }
 
-    /// The block of this number; `spare` is what another one was in.
+    /// The block of this number; `spare` is what another one was in. While others seal it, the caller seals one of those
+    /// behind it: to wait and to be woken takes as long as a block does.
     fn take(&self, block: u64, spare: Vec<u8>) -> Result<Vec<u8>> {
         let mut queue = self.lock();
         queue.spare.push(spare);
@@ -174,17 +163,37 @@ impl Work {
                 return sealed;
             }
             if queue.stop {
-                return Err(Error::invalid_options("a thread that encrypts has failed"));
+                let failed = queue.ready.iter().find(|(_, sealed)| sealed.is_err()).map(|(&at, _)| at);
+                return match failed.and_then(|at| queue.ready.remove(&at)) {
+                    Some(failed) => failed,
+                    None => Err(Error::invalid_options("a thread that encrypts has failed")),
+                };
             }
-            if queue.claim == block {
-                queue.claim += 1;
-                queue.taken = block + 1;
-                let out = queue.spare.pop().unwrap_or_default();
-                drop(queue);
-                return self.seal(block, out);
-            }
-            queue = self.wait(queue);
+            queue = match self.wanted(&queue) {
+                true => self.seal_next(queue),
+                false => self.wait(queue),
+            };
         }
+    }
+
+    /// Whether there is a block that nobody has begun, and room for it.
+    fn wanted(&self, queue: &Queue) -> bool {
+        !queue.stop && queue.claim < self.blocks && queue.claim < queue.taken + 2 * self.threads
+    }
+
+    /// Seals the block that nobody has begun.
+    fn seal_next<'q>(&'q self, mut queue: MutexGuard<'q, Queue>) -> MutexGuard<'q, Queue> {
+        let block = queue.claim;
+        queue.claim += 1;
+        let out = queue.spare.pop().unwrap_or_default();
+        drop(queue);
+        let sealed = self.seal(block, out);
+        queue = self.lock();
+        // What comes after an error is wanted by nobody.
+        queue.stop |= sealed.is_err();
+        queue.ready.insert(block, sealed);
+        self.changed.notify_all();
+        queue
     }
 
     /// Reads and seals the chunks of a block.
