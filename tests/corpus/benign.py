@@ -468,6 +468,34 @@ def gguf_files(corpus):
     corpus.benign("gguf", "tiny.gguf", out + b"\0" * (-len(out) % 32) + struct.pack("<4f", 1, 2, 3, 4))
 
 
+def packed(corpus):
+    """Models' folders as archives, with a zip near the end: a tar is none all the same."""
+    import io
+    import numpy
+    import safetensors.numpy
+    import torch
+    import zipfile
+
+    from archives import tarred
+
+    checkpoint, arrays = io.BytesIO(), io.BytesIO()
+    torch.save({"w": torch.zeros(2, 2)}, checkpoint)
+    numpy.savez(arrays, w=numpy.zeros((2, 2), "f4"))
+    files = {
+        "model/config.json": b'{"model_type": "bert"}',
+        "model/model.safetensors": safetensors.numpy.save({"w": numpy.zeros((2, 2), "f4")}),
+        "model/arrays.npz": arrays.getvalue(),
+        "model/pytorch_model.bin": checkpoint.getvalue(),
+    }
+    corpus.benign("packed", "model.tar", tarred(*files.items()))
+    corpus.benign("packed", "arrays-last.tar", tarred(*reversed(files.items())))
+    corpus.benign("packed", "npz-last.tar", tarred(*list(files.items())[:3]))
+    corpus.benign("packed", "model.tar.gz", tarred(*files.items(), mode="gz"))
+    with zipfile.ZipFile(corpus.benign_path("packed", "model.zip"), "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
 def others(corpus):
     from formats import tflite
 
@@ -512,5 +540,5 @@ def known(corpus, group, path, why=None):
 
 
 def build(corpus):
-    for part in (torch_files, trainer, python_values, numpy_files, scientific, sklearn_files, keras_files, onnx_files, folders, safetensors_files, gguf_files, others, golden):
+    for part in (torch_files, trainer, python_values, numpy_files, scientific, sklearn_files, keras_files, onnx_files, folders, safetensors_files, gguf_files, packed, others, golden):
         part(corpus)

@@ -92,6 +92,13 @@ def plain(corpus):
     add("gz-in-zip-in-gz.gz", gzip.compress(zipped(Entry("w.joblib", zlib.compress(HOSTILE))), mtime=0), "a pickle in zlib in a zip in gzip")
     wide = [{"id": lzma.FILTER_LZMA2, "dict_size": 96 << 20}]
     add("wide-dictionary.pkl.xz", lzma.compress(HOSTILE, filters=wide), "xz with a dictionary past what is given to it", "not-clean", None)
+    # A zip whose offsets count from the tar's beginning: its directory stands in the member, its own members before it.
+    outside = zipped(Entry("model.pkl", HOSTILE), prefix=tarred(("notes.txt", b"nothing"))[:1024] + bytes(512))
+    member = outside[1536:]
+    add("zip-through-tar.tar", tarred(("notes.txt", b"nothing"), ("end.bin", member)), "a zip that begins in a tar's member and counts from the tar's beginning")
+    add("sealed.pkl.age", b"age-encryption.org/v1\n-> X25519 " + b"A" * 43 + b"\n" + b"A" * 43 + b"\n--- " + b"A" * 43 + b"\n" + bytes(range(64)),
+        "an encrypted file: nobody can look inside", "not-clean", None)
+    add("sealed.bin", b"Salted__" + bytes(range(56)), "a file that openssl encrypted", "not-clean", None)
     bomb = gzip.compress(b"\0" * 64 * 2**20, mtime=0)
     corpus.hostile("containers", "bomb.pkl.gz", bomb, "64 MiB of zeros in 64 KiB of gzip", "not-clean")
     corpus.hostile("containers", "bomb-then-call.pkl.gz", gzip.compress(pickled(b"\0" * 32 * 2**20) + HOSTILE, mtime=0),

@@ -43,8 +43,8 @@ impl Exit {
 pub(crate) const TABLE: &str = "\
 Exit codes:
   0    success; for `diff`, `check` and `verify`: no difference; for `scan`: clean
-  1    `diff`, `check` or `verify` found a difference; `checkpoint` found none to resume, or a damaged one; `scan`
-       found danger
+  1    `diff`, `check` or `verify` found a difference; `scan` found danger;
+       `checkpoint` found none to resume, or a damaged one
   2    an error, a wrong command line included; for `scan`: something unknown, and no danger
   3    an error of `scan`
   130  stopped by Ctrl-C or SIGTERM; nothing half-written is left";

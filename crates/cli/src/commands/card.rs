@@ -12,7 +12,7 @@ use crate::output;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-What is in README.md stays: keys are added to the front matter where they are missing, and the generated part stands
+What is in README.md stays: keys are added to the front matter where they are missing, and the generated part stands \
 between two marks. A part that was edited by hand, and a key that was removed by hand, stay so.
 
 Examples:

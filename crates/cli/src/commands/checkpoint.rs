@@ -22,7 +22,7 @@ Examples:
   weighbridge checkpoint prune runs/mlp --keep-last 3 --keep-best loss:min:2 --dry-run
   python train.py --from \"$(weighbridge checkpoint resume runs/mlp)\"
 
-Folders of weighbridge and of transformers' Trainer are found, and torch files with model and optimizer, Lightning's
+Folders of weighbridge and of transformers' Trainer are found, and torch files with model and optimizer, Lightning's \
 .ckpt among them.")]
 pub(crate) struct Args {
     #[command(subcommand)]

@@ -22,7 +22,8 @@ Examples:
   weighbridge convert pytorch_model.bin model.safetensors
   weighbridge convert model.safetensors model.bin --force
   weighbridge convert model.safetensors half.safetensors --dtype f16 --overflow saturate
-  weighbridge convert checkpoint.pt weights.safetensors --select model_state_dict --strip-prefix module.
+  weighbridge convert checkpoint.pt weights.safetensors --select model_state_dict \\
+    --strip-prefix module.
   weighbridge convert pytorch_model.bin out/ --to safetensors --max-shard-size 5GB
   weighbridge convert my_topics.pickle my_topics/ --serialization safetensors
   weighbridge convert model/ half/ --dtype f16 --dtype-for '*norm*=keep' --overflow keep-wide
@@ -31,7 +32,7 @@ Examples:
   weighbridge convert pytorch_model.bin model.safetensors --manifest
   weighbridge convert model.age model.safetensors -i key.txt
 
-A folder with a config.json is a whole model: written to another folder, its config states the new dtype, and its
+A folder with a config.json is a whole model: written to another folder, its config states the new dtype, and its \
 tokenizer and other files go along; weights in other formats do not. All of it appears, or nothing.
 
 The steps are applied in this order: select, drop, strip prefix, rename, cast.

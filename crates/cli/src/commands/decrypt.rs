@@ -18,7 +18,7 @@ Examples:
   weighbridge decrypt model.safetensors.age model.safetensors -i ~/.ssh/id_ed25519
   WEIGHBRIDGE_PASSPHRASE=… weighbridge decrypt model.safetensors.age model.safetensors
 
-What is written is the owner's alone (600, folders 700) unless --mode says otherwise. It appears after all of it was
+What is written is the owner's alone (600, folders 700) unless --mode says otherwise. It appears after all of it was \
 found to be what was encrypted. `inspect`, `convert`, `diff` and `hash` read an encrypted file as it is: `-i key.txt`.")]
 pub(crate) struct Args {
     /// The encrypted file

@@ -18,11 +18,12 @@ use crate::writing::Writing;
 #[command(after_help = "\
 Examples:
   weighbridge encrypt --generate-identity key.txt
-  weighbridge encrypt bert-base/ bert-base.age -r age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
+  weighbridge encrypt bert-base/ bert-base.age \\
+    -r age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p
   weighbridge encrypt model.safetensors model.safetensors.age -R team.txt -R ~/.ssh/id_ed25519.pub
   weighbridge encrypt model.safetensors model.safetensors.age --passphrase-file secret.txt
 
-Of a folder everything is inside: names, shapes, config and tokenizer. The tool age opens it too:
+Of a folder everything is inside: names, shapes, config and tokenizer. The tool age opens it too: \
 `age -d -i key.txt bert-base.age | tar x`.")]
 pub(crate) struct Args {
     /// The file or folder to encrypt

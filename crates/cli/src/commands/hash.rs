@@ -15,11 +15,11 @@ use crate::progress::Progress;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-The logical hash depends on the names, dtypes, shapes and values of the tensors and on nothing else: it is the same for
-the same model in another format, sharding or order. Of a folder, every file is hashed but hidden ones and records of
+The logical hash depends on the names, dtypes, shapes and values of the tensors and on nothing else: it is the same for \
+the same model in another format, sharding or order. Of a folder, every file is hashed but hidden ones and records of \
 this program.
 
---write makes a manifest, which `weighbridge verify` holds the model against: weighbridge.json in a folder, or
+--write makes a manifest, which `weighbridge verify` holds the model against: weighbridge.json in a folder, or \
 FILE.weighbridge.json beside a file.
 
 Examples:

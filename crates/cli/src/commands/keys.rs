@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use weighbridge::trust::encrypt::{
     Encrypted, Identities, Passphrase, exposed, is_encrypted, is_for_passphrase,
 };
-use weighbridge::{Archive, Error, Result};
+use weighbridge::{Archive, Error, Note, Result};
 
 use crate::{limits, output};
 
@@ -50,8 +50,14 @@ impl Keys {
         Encrypted::open(path, &self.identities(path)?)
     }
 
-    /// The keys to open a file with; asks at a terminal for a passphrase where nothing else gives it.
-    pub(crate) fn identities(&self, path: &Path) -> Result<Identities> {
+    /// What the options and the environment give, without a question; `None` where they give nothing.
+    pub(crate) fn given(&self) -> Result<Option<Identities>> {
+        let (identities, notes) = self.known()?;
+        warn(&notes);
+        Ok(Some(identities).filter(|i| !i.is_empty()))
+    }
+
+    fn known(&self) -> Result<(Identities, Vec<Note>)> {
         let mut identities = Identities::new();
         for file in &self.identity {
             identities.add_file(file, &mut |key| self.key_passphrase(key))?;
@@ -62,7 +68,15 @@ impl Keys {
             identities.add_passphrase(&Passphrase::from_file(file)?);
         } else if let Some(passphrase) = Passphrase::from_env(PASSPHRASE)? {
             identities.add_passphrase(&passphrase);
-        } else if is_for_passphrase(path)? && std::io::stdin().is_terminal() {
+        }
+        Ok((identities, notes))
+    }
+
+    /// The keys to open a file with; asks at a terminal for a passphrase where nothing else gives it.
+    pub(crate) fn identities(&self, path: &Path) -> Result<Identities> {
+        let (mut identities, notes) = self.known()?;
+        let known = self.passphrase_file.is_some() || std::env::var_os(PASSPHRASE).is_some();
+        if !known && is_for_passphrase(path)? && std::io::stdin().is_terminal() {
             identities.add_passphrase(&ask(&format!("passphrase of {}", path.display()))?);
         }
         warn(&notes);
@@ -100,7 +114,7 @@ pub(crate) fn ask(what: &str) -> Result<Passphrase> {
 }
 
 /// Warnings go to standard error, also where the output is for a program.
-pub(crate) fn warn(notes: &[weighbridge::Note]) {
+pub(crate) fn warn(notes: &[Note]) {
     let mut out = String::new();
     output::push_notes(&mut out, notes);
     eprint!("{out}");

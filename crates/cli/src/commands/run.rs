@@ -18,7 +18,8 @@ use crate::output::{self, one_line};
 #[command(after_help = "\
 Examples:
   weighbridge run model.onnx --input input_ids=ids.npy --input attention_mask=mask.npy
-  weighbridge run model.onnx --random --size batch_size=1 --size sequence_length=128 --repeat 50 --threads 2
+  weighbridge run model.onnx --random --size batch_size=1 --size sequence_length=128 \\
+    --repeat 50 --threads 2
   weighbridge run model.onnx --input x=x.npy --output y=y.npy
   weighbridge run model.onnx --random --evaluator --save outputs/
 

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::path::{Path, PathBuf};
 
+use weighbridge::trust::encrypt::{Encrypted, Identities, is_encrypted};
 use weighbridge::trust::scan::{
-    self, FileReport, Finding, Policy, Report, RescueOptions, Rescued, ScanOptions, Severity, Verdict,
+    self, FileReport, Finding, Opener, Policy, Report, RescueOptions, Rescued, ScanOptions, Severity, Verdict,
 };
 use weighbridge::write::{ExecuteOptions, FilePlan, WritePlan, execute};
-use weighbridge::{Error, Result};
+use weighbridge::{Error, Result, Source};
 
+use super::keys::Keys;
 use crate::exit::Exit;
 use crate::output::{self, count, one_line, shortened, size};
 use crate::progress::Progress;
@@ -25,6 +27,7 @@ Examples:
   weighbridge scan downloads/ --json | jq '.findings[] | {file, callable}'
   weighbridge scan . --sarif scan.sarif --fail-at high
   weighbridge scan suspicious.bin --rescue tensors.safetensors
+  weighbridge scan bert-base.age -i key.txt
 
 Exit codes: 0 clean, 1 dangerous, 2 unknown only, 3 error.
 Nothing that is scanned is run: what a file would construct is decided by reading it.")]
@@ -48,8 +51,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OUT")]
     rescue: Option<PathBuf>,
     /// Let --rescue and --sarif replace files that exist
-    #[arg(long)]
-    overwrite: bool,
+    #[arg(long, alias = "overwrite")]
+    force: bool,
     /// List clean files too, and shorten nothing
     #[arg(long)]
     all: bool,
@@ -62,6 +65,8 @@ pub(crate) struct Args {
     /// No progress bar
     #[arg(long)]
     quiet: bool,
+    #[command(flatten)]
+    keys: Keys,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -107,15 +112,19 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     options.policy = policy;
     options.threads = args.threads.map(usize::from);
     options.observer = Some(&progress);
+    let identities = args.keys.given()?;
+    let decrypted = |path: &Path| decrypted(path, identities.as_ref());
+    options.open = Some(&decrypted);
     let report = scan::scan(&args.paths, &options)?;
     let verdict = options.policy.outcome(&report);
     drop(progress);
-    let rescued = args.rescue.as_ref().map(|out| rescue(&args.paths[0], out, args));
+    let rescued =
+        args.rescue.as_ref().map(|out| rescue(&args.paths[0], out, args, &decrypted, identities.is_some()));
     match &args.sarif {
         Some(path) if path == Path::new("-") => {
             output::emit(format!("{:#}\n", report.to_sarif()).as_bytes())?;
         }
-        Some(path) => write_log(path, &report, args.overwrite)?,
+        Some(path) => write_log(path, &report, args.force)?,
         None => {}
     }
     if args.json {
@@ -140,12 +149,25 @@ pub(crate) fn run(args: &Args) -> Result<Exit> {
     })
 }
 
-fn rescue(path: &Path, out: &Path, args: &Args) -> Result<Rescued> {
+/// What is inside an encrypted file, for whoever has its key. Without one, the file is looked at as it is.
+fn decrypted(path: &Path, identities: Option<&Identities>) -> Result<Option<Source>> {
+    match identities {
+        Some(identities) if is_encrypted(path)? => {
+            Ok(Some(Source::from_reader(Encrypted::open(path, identities)?.reader())))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn rescue(path: &Path, out: &Path, args: &Args, open: Opener<'_>, secret: bool) -> Result<Rescued> {
     let progress = Progress::new(args.quiet || args.json);
     let mut options = RescueOptions::default();
     options.limits = crate::limits::limits();
-    options.overwrite = args.overwrite;
+    options.overwrite = args.force;
     options.observer = Some(&progress);
+    options.open = Some(open);
+    // What was secret is written for its owner alone.
+    options.mode = secret.then_some(0o600);
     scan::rescue(path, out, &options)
 }
 
@@ -281,7 +303,12 @@ fn push_finding(out: &mut String, finding: &Finding, first: bool, all: bool, pai
     }
     if let (Some(callable), Some(arguments)) = (&finding.callable, &finding.arguments) {
         let longest = if all { usize::MAX } else { LONGEST };
-        let call = shortened(&format!("{callable}{arguments}"), longest);
+        // A tuple of one ends in a comma, which a call has not.
+        let call = match arguments.strip_suffix(",)") {
+            Some(one) => format!("{callable}{one})"),
+            None => format!("{callable}{arguments}"),
+        };
+        let call = shortened(&call, longest);
         let _ = writeln!(out, "{indent}{}", paint.bold(&call));
     }
     if first {

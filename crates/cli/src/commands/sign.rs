@@ -20,17 +20,18 @@ const VARIABLE: &str = "WEIGHBRIDGE_KEY_PASSWORD";
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-Every file of the folder is signed by its name and SHA-256, in the form of OpenSSF model signing, which the tool
-model_signing verifies too. What git keeps (.git, .gitignore, .gitattributes, .github) is left out, and so is the signature
+Every file of the folder is signed by its name and SHA-256, in the form of OpenSSF model signing, which the tool \
+model_signing verifies too. What git keeps (.git, .gitignore, .gitattributes, .github) is left out, and so is the signature \
 if it lies in the folder. Signing again reads only what changed since files were hashed before; --no-cache reads all.
 
-Keys are PEM files: EC on P-256, P-384 or P-521, or Ed25519 (which model_signing 1.1.1 does not verify). The password of an
+Keys are PEM files: EC on P-256, P-384 or P-521, or Ed25519 (which model_signing 1.1.1 does not verify). The password of an \
 encrypted one is the first line of --password-file, or in the environment as WEIGHBRIDGE_KEY_PASSWORD.
 
 Examples:
   weighbridge sign --generate-key key.pem
   weighbridge sign model/ --key key.pem --signature model.sig
-  weighbridge sign model/ --key key.pem --certificate me.pem --certificate-chain ca.pem --signature model.sig
+  weighbridge sign model/ --key key.pem --certificate me.pem --certificate-chain ca.pem \\
+    --signature model.sig
   weighbridge verify model/ --signature model.sig --public-key key.pub.pem")]
 pub(crate) struct Args {
     /// A model's folder, or a file

@@ -292,7 +292,7 @@ Examples:
   weighbridge topics my_model --embeddings documents.npy
   weighbridge topics my_model.pickle --embeddings documents.safetensors --json
 
-A document's topic is the one whose embedding has the largest cosine to its own, as BERTopic predicts with a model
+A document's topic is the one whose embedding has the largest cosine to its own, as BERTopic predicts with a model \
 that was saved without its sub-models. One line a document: topic, cosine, label.")]
 pub(crate) struct Args {
     /// The model: a directory or a pickle

@@ -22,13 +22,13 @@ const SHOWN: usize = 20;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-PATH is a folder with weighbridge.json in it, a file with FILE.weighbridge.json beside it or the manifest of its folder,
+PATH is a folder with weighbridge.json in it, a file with FILE.weighbridge.json beside it or the manifest of its folder, \
 or the manifest itself. Every byte of every file is read; of changed weights it says which tensors changed.
 
---repair takes what differs from a good copy, a folder or file, and only that: of a large file the tensors that are still
+--repair takes what differs from a good copy, a folder or file, and only that: of a large file the tensors that are still \
 as recorded stay. Nothing is replaced before it has the recorded digests. Files that were added stay.
 
-With --signature the model is held against a signature instead, of weighbridge or model-signing: the signature must be by the
+With --signature the model is held against a signature instead, of weighbridge or model-signing: the signature must be by the \
 key, or lead to a root, that is given, and every file must be as it was signed.
 
 Exit codes: 0 as recorded or signed, 1 different, 2 not readable.

@@ -46,6 +46,50 @@ fn a_file_goes_and_comes_back() {
 }
 
 #[test]
+fn what_is_encrypted_is_scanned_with_its_key_alone() {
+    // PROTO 2, then posix.system('echo') by GLOBAL and REDUCE.
+    const CALLS: &[u8] = b"\x80\x02cposix\nsystem\n(S'echo'\ntR.";
+    let folder = Folder::new();
+    let (key, public) = key(&folder);
+    std::fs::create_dir(folder.path("model")).unwrap();
+    std::fs::write(folder.path("model/weights.pkl"), CALLS).unwrap();
+    std::fs::copy(checkpoint(), folder.path("model/checkpoint.pt")).unwrap();
+    for (from, to) in [("model", "model.age"), ("model/weights.pkl", "weights.pkl.age")] {
+        let (source, sealed) = (folder.path(from), folder.path(to));
+        run(&["encrypt", &source, &sealed, "-r", &public]).expect(0);
+        let blind = run(&["scan", &sealed, "--json"]).expect(2).json();
+        assert_eq!(blind["findings"][0]["rule"], "archive-encrypted");
+        assert_eq!(blind["findings"].as_array().unwrap().len(), 1);
+        let seen = run(&["scan", &sealed, "--json", "-i", &key]).expect(1).json();
+        let finding = &seen["findings"][0];
+        assert_eq!((&finding["rule"], &finding["callable"]), (&"pickle-call".into(), &"posix.system".into()));
+        assert_eq!(finding["file"], *sealed);
+    }
+    let harmless = folder.path("harmless.age");
+    std::fs::remove_file(folder.path("model/weights.pkl")).unwrap();
+    run(&["encrypt", &folder.path("model"), &harmless, "-r", &public]).expect(0);
+    // A tar that ends in a zip is no zip with something before it.
+    let report = run(&["scan", &harmless, "--json", "-i", &key]).expect(0).json();
+    assert_eq!(report["findings"].as_array().unwrap().len(), 0, "{report}");
+    run(&["encrypt", &checkpoint(), &folder.path("armored"), "-r", &public, "--armor"]).expect(0);
+    run(&["scan", &folder.path("armored")]).expect(2);
+    run(&["scan", &folder.path("armored"), "-i", &key]).expect(0);
+    // A key that does not fit leaves it unknown.
+    let other = folder.path("other.txt");
+    run(&["encrypt", "--generate-identity", &other]).expect(0);
+    let wrong = run(&["scan", &folder.path("armored"), "-i", &other]).expect(2);
+    assert!(wrong.stdout.contains("none of the given keys"), "{}", wrong.stdout);
+    let out = folder.path("out.safetensors");
+    run(&["scan", &folder.path("model.age"), "-i", &key, "--rescue", &out]).expect(1);
+    assert!(run(&["inspect", &out, "--json"]).expect(0).json()["tensors"].as_array().unwrap().len() > 1);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(std::fs::metadata(&out).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
 fn encrypted_models_are_read_where_they_are() {
     let folder = Folder::new();
     let (key, public) = key(&folder);

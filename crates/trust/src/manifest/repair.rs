@@ -72,21 +72,10 @@ pub fn repair(
                 out.repaired.push(RepairedFile { path: entry.path.clone(), size: entry.size, taken });
             }
             Err(e) if e.kind() == weighbridge_formats::ErrorKind::Cancelled => return Err(e),
-            Err(e) => out.failed.push((entry.path.clone(), reason(&e))),
+            Err(e) => out.failed.push((entry.path.clone(), e.to_string())),
         }
     }
     Ok(out)
-}
-
-/// An error with what the system said.
-fn reason(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(inner) = cause {
-        text.push_str(&format!(": {inner}"));
-        cause = inner.source();
-    }
-    text
 }
 
 /// The good copy of a file.

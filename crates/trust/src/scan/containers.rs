@@ -120,6 +120,28 @@ pub(super) fn inspect_tar(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<
     super::pickle::search(subject, sink, at.min(end), end)
 }
 
+/// The most members that are gone through to find one.
+const SOUGHT: usize = 100_000;
+
+/// Whether a tar has a file whose bytes begin here and reach so far.
+pub(super) fn has_member(source: &Source, begin: u64, end: u64) -> bool {
+    let (reader, mut at, mut header) = (source.reader(), 0u64, [0; 512]);
+    for _ in 0..SOUGHT {
+        if at.saturating_add(512) > begin || reader.read_at(at, &mut header).is_err() || !tar_sum(&header) {
+            return false;
+        }
+        let (content, Some(size)) = (at + 512, octal(&header[124..136])) else { return false };
+        if content == begin {
+            return matches!(header[156], 0 | b'0') && content.saturating_add(size) >= end;
+        }
+        let Some(next) = size.div_ceil(512).checked_mul(512).and_then(|n| n.checked_add(content)) else {
+            return false;
+        };
+        at = next;
+    }
+    false
+}
+
 /// Whether a link of a member leads out of the archive.
 fn leads_out(name: &str, target: &str, symbolic: bool) -> bool {
     if target.starts_with('/') {
@@ -247,6 +269,34 @@ static UNREAD: &[(&[u8], &str)] = &[
     (b"RDA3\n", "a workspace of R, whose promises run when it is read"),
     (b"\xac\xed\0\x05", "an object of Java, which builds classes when it is read"),
 ];
+
+/// Encrypted files, by their marks.
+static ENCRYPTED: &[(&[u8], &str)] = &[
+    (b"age-encryption.org/", "a file encrypted by age"),
+    (b"-----BEGIN AGE ENCRYPTED FILE-----", "a file encrypted by age"),
+    (b"-----BEGIN PGP MESSAGE-----", "a file encrypted by PGP"),
+    (b"Salted__", "a file encrypted by openssl"),
+];
+
+pub(super) fn is_encrypted(head: &[u8]) -> bool {
+    ENCRYPTED.iter().any(|(mark, _)| head.starts_with(mark))
+}
+
+/// Says that nothing is seen of what is encrypted.
+pub(super) fn refuse_encrypted(subject: &Subject<'_>, sink: &mut Sink<'_>) -> Result<()> {
+    if let Some((_, name)) = ENCRYPTED.iter().find(|(mark, _)| subject.head.starts_with(mark)) {
+        let what = format!("this is {name}; what is inside was not looked at");
+        let mut finding = subject.finding("archive-encrypted", Verdict::Unknown, what);
+        finding.fix = match name.ends_with("age") {
+            true => {
+                "give the key, and what is inside is looked at: `weighbridge scan FILE -i KEY`".to_owned()
+            }
+            false => "decrypt it with the tool that made it and scan what comes out".to_owned(),
+        };
+        sink.finding(finding);
+    }
+    Ok(())
+}
 
 pub(super) fn is_unread(head: &[u8]) -> bool {
     // LZMA's own mark is read where it can be.

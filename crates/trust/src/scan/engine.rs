@@ -29,6 +29,25 @@ pub struct ScanOptions<'a> {
     pub observer: Option<&'a dyn Observer>,
     /// What a team vouches for, and what it will not have.
     pub policy: Policy,
+    /// Opens files that are not looked at by the bytes that they have, such as encrypted ones.
+    pub open: Option<Opener<'a>>,
+}
+
+/// Opens a file as something else than the bytes that it has; `None` for one that is what it is. What it gives is called
+/// by the file's name without `.age`.
+pub type Opener<'a> = &'a (dyn Fn(&Path) -> Result<Option<Source>> + Sync);
+
+/// A file's bytes, or what the opener has in their place, with the name that it is known by.
+pub(super) fn open(path: &Path, opener: Option<Opener<'_>>) -> Result<(Source, PathBuf)> {
+    let inside = match opener {
+        Some(opener) => opener(path)?,
+        None => None,
+    };
+    Ok(match inside {
+        None => (Source::open(path)?, path.to_owned()),
+        Some(source) if path.extension().is_some_and(|e| e == "age") => (source, path.with_extension("")),
+        Some(source) => (source, path.to_owned()),
+    })
 }
 
 /// Looks at files and folders. The policy is applied.
@@ -84,8 +103,8 @@ pub fn scan(paths: &[PathBuf], options: &ScanOptions<'_>) -> Result<Report> {
 }
 
 fn scan_file(path: &Path, options: &ScanOptions<'_>) -> FileReport {
-    match Source::open(path) {
-        Ok(source) => look(path, source, options),
+    match open(path, options.open) {
+        Ok((source, name)) => look(path, &name, source, options),
         Err(error) => {
             let place = Place { file: path.to_owned(), ..Place::default() };
             let what = format!("it cannot be opened: {error}");
@@ -104,31 +123,33 @@ fn scan_file(path: &Path, options: &ScanOptions<'_>) -> FileReport {
 /// Looks at one source, whatever it comes from. The name stands for its path, and what it ends in counts where the
 /// content does not tell. The policy is applied.
 pub fn scan_source(name: &str, source: Source, options: &ScanOptions<'_>) -> FileReport {
-    let report = look(Path::new(name), source, options);
+    let report = look(Path::new(name), Path::new(name), source, options);
     let mut report = Report { verdict: report.verdict, files: vec![report], ..Report::default() };
     options.policy.apply(&mut report);
     report.files.swap_remove(0)
 }
 
-fn look(path: &Path, source: Source, options: &ScanOptions<'_>) -> FileReport {
+fn look(path: &Path, name: &Path, source: Source, options: &ScanOptions<'_>) -> FileReport {
     let bytes = source.len();
     let place = Place { file: path.to_owned(), ..Place::default() };
     let mut sink = Sink::new(&options.limits, &options.bounds, &options.policy, bytes);
-    each_part(path, source, &mut sink, |_| true);
+    each_part(path, name, source, &mut sink, |_| true);
     let (findings, kinds) = sink.close(&place);
     let verdict = findings.iter().map(|f| f.verdict).max().unwrap_or_default();
     FileReport { path: path.to_owned(), bytes, verdict, kinds, findings }
 }
 
 /// Looks at a source and at everything that it leads to. `visit` sees each part first, and says whether it is looked into.
+/// The path is what findings give, and the name what the source is known by.
 pub(super) fn each_part(
     path: &Path,
+    name: &Path,
     source: Source,
     sink: &mut Sink<'_>,
     mut visit: impl FnMut(&Subject<'_>) -> bool,
 ) {
     let place = Place { file: path.to_owned(), ..Place::default() };
-    let name = path.to_string_lossy().into_owned();
+    let name = name.to_string_lossy().into_owned();
     // The last that was found is looked at first: what a container holds is unpacked, looked at and let go before the
     // next of its members, so that only one of each depth is in memory.
     let mut waiting = vec![Part { name, source, place, role: Role::Anything, packing: None }];

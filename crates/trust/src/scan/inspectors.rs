@@ -51,6 +51,12 @@ static INSPECTORS: &[Inspector] = &[
         claims: false,
     },
     Inspector {
+        kind: "encrypted",
+        fits: |s| containers::is_encrypted(s.head),
+        inspect: containers::refuse_encrypted,
+        claims: false,
+    },
+    Inspector {
         kind: "program",
         fits: |s| containers::executable(s).is_some(),
         inspect: containers::inspect_executable,

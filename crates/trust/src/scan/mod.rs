@@ -35,7 +35,7 @@ mod walk;
 mod xml;
 mod zip;
 
-pub use engine::{ScanOptions, scan, scan_source};
+pub use engine::{Opener, ScanOptions, scan, scan_source};
 pub use json::JSON_VERSION;
 pub use policy::Policy;
 pub use report::{FileReport, Finding, Place, Report, Severity, Verdict};

@@ -34,7 +34,7 @@ macro_rules! rules {
 }
 
 rules! {
-    "archive-encrypted", Medium, "an archive member is encrypted",
+    "archive-encrypted", Medium, "a file or archive member is encrypted",
         "what nobody can look at may be anything", UNPACK;
     "archive-lies", High, "an archive contradicts itself",
         "two programs that read it see two different files: one is checked, and the other is loaded", FETCH;

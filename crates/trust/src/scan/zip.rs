@@ -9,7 +9,7 @@ use std::sync::Arc;
 use weighbridge_formats::backends::torch::TorchReader;
 use weighbridge_formats::{Deserializer, Error, ErrorKind, Limits, ReadOptions, Result, Source};
 
-use super::containers::check_name;
+use super::containers::{check_name, has_member, is_tar};
 use super::report::Verdict;
 use super::subject::{Role, Sink, Subject};
 use super::unpack::Packing;
@@ -32,8 +32,9 @@ pub(super) fn fits(subject: &Subject<'_>) -> bool {
     random
         && subject.role == Role::Anything
         && subject.source.len() >= 22
-        && locate(subject.source)
-            .is_ok_and(|found| found.is_some_and(|place| place.plausible(subject.source)))
+        && locate(subject.source).is_ok_and(|found| {
+            found.is_some_and(|place| place.plausible(subject.source) && !place.is_member(subject))
+        })
 }
 
 /// One member by the directory.
@@ -66,6 +67,13 @@ impl Place {
             source.reader().read_at(at, &mut mark).is_ok() && &mark == b"PK\x01\x02"
         };
         self.size > 0 && (begins(self.computed) || begins(self.stated))
+    }
+
+    /// Whether all of it is a member of a tar, which is looked at by itself: a reader of zips finds that one there, and
+    /// nothing else.
+    fn is_member(&self, subject: &Subject<'_>) -> bool {
+        let begin = self.computed.checked_sub(self.stated);
+        is_tar(subject.head) && begin.is_some_and(|at| has_member(subject.source, at, self.end_at + 22))
     }
 }
 

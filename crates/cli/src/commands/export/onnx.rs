@@ -21,12 +21,13 @@ use crate::output;
 #[command(after_help = "\
 Examples:
   weighbridge export onnx bert-base model.onnx
-  weighbridge export onnx all-MiniLM-L6-v2 embed.onnx --task sentence-embeddings --dtype f16 --f32-io
+  weighbridge export onnx all-MiniLM-L6-v2 embed.onnx --task sentence-embeddings --dtype f16 \\
+    --f32-io
   weighbridge export onnx gpt2 decoder.onnx --task text-generation-with-past --quantize int8
   weighbridge export onnx llama llama.onnx --quantize int4 --external-data always
   weighbridge export onnx bert-base fixed.onnx --batch-size 1 --sequence-length 128 --check
 
-The graph is built from config.json and the names and shapes of the weights; an architecture, a task or an option of
+The graph is built from config.json and the names and shapes of the weights; an architecture, a task or an option of \
 the config that is not known is an error, and nothing is guessed.")]
 pub(super) struct Args {
     #[command(flatten)]

@@ -13,7 +13,7 @@ Examples:
   weighbridge export torchscript bert-base bert.pt
   weighbridge export torchscript gpt2 gpt2.pt --task text-generation --dtype bf16
 
-The program takes batches and texts of any length, and holds the weights as parameters under the checkpoint's names. It
+The program takes batches and texts of any length, and holds the weights as parameters under the checkpoint's names. It \
 needs a build with libtorch: cargo install weighbridge-cli --features tch.")]
 pub(super) struct Args {
     #[command(flatten)]

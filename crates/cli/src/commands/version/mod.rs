@@ -17,13 +17,14 @@ use crate::progress::Progress;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
-A registry is a folder with a folder for each model: REGISTRY/NAME/v1.2.0/… holds a version, CHANGELOG.md beside the
-versions an entry for each. A version is named REGISTRY/NAME@WHICH, where WHICH is a version (1.2.0), the beginning of
+A registry is a folder with a folder for each model: REGISTRY/NAME/v1.2.0/… holds a version, CHANGELOG.md beside the \
+versions an entry for each. A version is named REGISTRY/NAME@WHICH, where WHICH is a version (1.2.0), the beginning of \
 one (1.2), a requirement (^1), `latest`, or an alias; without it the latest is meant.
 
 Examples:
   weighbridge version new models/minilm trained/
-  weighbridge version new models/minilm trained/ --bump minor --alias production --notes 'More data'
+  weighbridge version new models/minilm trained/ --bump minor --alias production \\
+    --notes 'More data'
   weighbridge version list models/minilm
   weighbridge version diff models/minilm@production models/minilm@latest
   weighbridge version show models/minilm@^1 --json
@@ -53,14 +54,15 @@ enum Command {
 // Here `--version` is the version of the model, and not of the program.
 #[command(disable_version_flag = true)]
 #[command(after_help = "\
-The new version becomes what --version or --bump says; else the version that the folder carries
-(weighbridge.version.json), if it is not there yet; else the one that the changes suggest: major for other shapes,
+The new version becomes what --version or --bump says; else the version that the folder carries \
+(weighbridge.version.json), if it is not there yet; else the one that the changes suggest: major for other shapes, \
 architecture or vocabulary, minor for other weights or settings, patch for the rest.
 
 Examples:
   weighbridge version new models/minilm trained/
   weighbridge version new models/minilm trained/ --version 2.0.0-rc.1
-  weighbridge version new models/minilm trained/ --bump minor --alias production --notes 'More data' --card")]
+  weighbridge version new models/minilm trained/ --bump minor --alias production \\
+    --notes 'More data' --card")]
 struct NewArgs {
     /// The model in its registry, made if it is not there: REGISTRY/NAME
     #[arg(value_name = "REGISTRY/NAME")]

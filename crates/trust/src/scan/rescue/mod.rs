@@ -17,7 +17,7 @@ use weighbridge_formats::{
     Source, Tensor, save,
 };
 
-use super::engine::each_part;
+use super::engine::{self, Opener, each_part};
 use super::policy::Policy;
 use super::subject::{Bounds, Role, Sink, Subject};
 use super::walk;
@@ -35,6 +35,10 @@ pub struct RescueOptions<'a> {
     pub overwrite: bool,
     /// Told of the write; may cancel it.
     pub observer: Option<&'a dyn Observer>,
+    /// As [`ScanOptions::open`](super::ScanOptions::open).
+    pub open: Option<Opener<'a>>,
+    /// The permissions of what is written, as [`ConvertOptions::mode`] has them.
+    pub mode: Option<u32>,
 }
 
 /// What was rescued, and what was not.
@@ -101,18 +105,18 @@ pub fn rescue(path: &Path, out: &Path, options: &RescueOptions<'_>) -> Result<Re
         walk::walk(path, &mut walked)?;
         for file in walked.files {
             let shown = file.strip_prefix(path).unwrap_or(&file).to_string_lossy().into_owned();
-            match Source::open(&file) {
-                Ok(source) => {
+            match engine::open(&file, options.open) {
+                Ok((source, name)) => {
                     length = length.saturating_add(source.len());
-                    look(&file, source, &shown, options, &mut found, &mut losses);
+                    look(&name, source, &shown, options, &mut found, &mut losses);
                 }
                 Err(error) => losses.lost(shown, error.message().to_owned()),
             }
         }
     } else {
-        let source = Source::open(path)?;
+        let (source, name) = engine::open(path, options.open)?;
         length = source.len();
-        look(path, source, "", options, &mut found, &mut losses);
+        look(&name, source, "", options, &mut found, &mut losses);
     }
     let mut rescued = Rescued { parts: found.iter().map(|f| f.part.clone()).collect(), ..Rescued::default() };
     let tensors = gather(&found, most_of(length, options), &mut rescued, &mut losses);
@@ -127,6 +131,7 @@ pub fn rescue(path: &Path, out: &Path, options: &RescueOptions<'_>) -> Result<Re
     choices.format = Some("safetensors".to_owned());
     choices.overwrite = options.overwrite;
     choices.observer = options.observer;
+    choices.mode = options.mode;
     let report = save(&registry, &MemoryArchive::new(tensors)?, out, &choices)?;
     rescued.files = report.files;
     Ok(rescued)
@@ -208,7 +213,7 @@ fn look(
     let (before, mut own) = (found.len(), None);
     // Zips whose tensors are found: their pickles and storages are not looked at a second time.
     let mut done: HashSet<Vec<String>> = HashSet::new();
-    each_part(path, source, &mut sink, |subject| {
+    each_part(path, path, source, &mut sink, |subject| {
         let members = &subject.place.members;
         if found.len() >= PARTS || subject.role == Role::Numbers {
             return false;
