@@ -58,6 +58,8 @@ pub(crate) fn names<'n>(names: impl ExactSizeIterator<Item = &'n str>, limit: us
 pub(crate) fn line_ending(text: &[u8]) -> &'static str {
     match text.iter().position(|&b| b == b'\n') {
         Some(at) if at > 0 && text.get(at - 1) == Some(&b'\r') => "\r\n",
+        // The first one that is put behind it will make one of that kind.
+        None if text.ends_with(b"\r") => "\r\n",
         _ => "\n",
     }
 }

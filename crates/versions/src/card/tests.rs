@@ -165,6 +165,7 @@ fn random_texts_survive() {
         b"k: |\n  x\n",
         b"\xef\xbb\xbf",
         b"```\n",
+        b"\r",
         b" ",
     ];
     let mut state = 1u64;
