@@ -193,3 +193,19 @@ fn random_texts_survive() {
     }
     assert!(with_part > 500, "{with_part}");
 }
+
+#[test]
+fn a_text_that_ends_in_a_carriage_return_gets_one_kind_of_breaks() {
+    // Of this model nothing goes into the front matter, so the part is what brings the first line break.
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config.json"), "{}").unwrap();
+    fs::write(dir.path().join(README), "mine\r").unwrap();
+    let made = write_card(dir.path(), &CardOptions::default()).unwrap();
+    assert!(
+        made.changed() && text(&made).starts_with("mine\r\r\n\r\n<!-- weighbridge:begin"),
+        "{:?}",
+        made.text
+    );
+    assert!(!text(&made).replace("\r\n", "").contains('\n'));
+    assert!(!write_card(dir.path(), &CardOptions::default()).unwrap().changed());
+}
