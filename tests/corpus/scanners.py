@@ -1,10 +1,13 @@
-"""Runs one scanner over the corpus: `scanners.py TOOL CORPUS KEPT.jsonl [COMMAND]`.
+"""Runs one scanner over the corpus: `scanners.py TOOL CORPUS KEPT.jsonl MINUTES [COMMAND]`.
 
 TOOL is picklescan, picklescan-strict, modelscan, fickling or modelaudit, run by the Python they are installed in, or
 weighbridge, whose COMMAND is run. The command line of picklescan and fickling is called as a user calls it, in a fork of a
 process that has it imported already, so that its start is not paid a thousand times; the time that counts is that of the fork.
 modelscan and modelaudit are asked as libraries by a process that goes on, since they take seconds to begin. Each file has 60
 seconds, a fork 8 GiB of addresses. Nothing reaches a network: the proxies lead nowhere. No file is loaded by anything but the scanners.
+
+After so many MINUTES no further file is begun. They are taken one of each group after another, in an order that their names
+give, so that a tool which has not seen all has seen some of everything.
 
 A line of KEPT.jsonl is {"key", "path", "verdict", "exit", "seconds", "detail"}. It is kept: what a tool said of a file by
 this name with these bytes is not asked again, since one of them takes seconds a file. What each tool says is mapped so:
@@ -297,11 +300,20 @@ def key_of(version, path, file):
     return digest.hexdigest()
 
 
-def main(name, corpus, kept, command=None):
+def spread(files):
+    """One of each group after another; within a group by the digests of the names."""
+    groups = {}
+    for file in sorted(files, key=lambda f: hashlib.sha256(f["path"].encode()).digest()):
+        groups.setdefault(file["group"], []).append(file["path"])
+    ranked = [(rank, group, path) for group, paths in groups.items() for rank, path in enumerate(paths)]
+    return [path for _, _, path in sorted(ranked)]
+
+
+def main(name, corpus, kept, minutes, command=None):
     offline()
     # Each run has a folder of its own, so no path may depend on this one.
     corpus, kept = Path(corpus).resolve(), Path(kept).resolve()
-    files = [f["path"] for f in json.loads((corpus / "expected.json").read_text())["files"]]
+    files = spread(json.loads((corpus / "expected.json").read_text())["files"])
     if name == "weighbridge":
         # Its answers are quick, and change with the code.
         version = f"{time.time()}"
@@ -339,6 +351,8 @@ def main(name, corpus, kept, command=None):
             try:
                 with open(parts[job], "a") as lines:
                     for path in left[job::jobs]:
+                        if time.monotonic() - started > 60 * float(minutes):
+                            break
                         lines.write(json.dumps({"key": keys[path], "path": path, **run(corpus / path)}) + "\n")
                         lines.flush()
                 os._exit(0)
@@ -352,13 +366,15 @@ def main(name, corpus, kept, command=None):
         for line in part.read_text().splitlines():
             answer = json.loads(line)
             answers[answer["key"]] = answer
+    said = [path for path in files if keys[path] in answers]
     with open(kept, "w") as lines:
-        for path in files:
+        for path in said:
             lines.write(json.dumps({**answers[keys[path]], "path": path}) + "\n")
     for part in parts:
         part.unlink()
     seconds = time.monotonic() - started
-    print(f"{name}: {len(left)} of {len(files)} files asked in {seconds:.0f} s by {jobs} processes", file=sys.stderr)
+    now = len(said) + len(left) - len(files)
+    print(f"{name}: {now} files asked in {seconds:.0f} s by {jobs} processes, {len(said)} of {len(files)} in all", file=sys.stderr)
 
 
 if __name__ == "__main__":

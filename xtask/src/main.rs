@@ -34,7 +34,7 @@ cargo xtask <task>
   large [--gib N] [--release]
                              a sparse file of 20 GiB cast, and 1.5 GiB there and back, in 128 MiB of memory
   fixtures [--write]         make the golden files anew and compare; --write replaces the committed ones
-  scanners [--only A,B] [--json OUT]
+  scanners [--only A,B] [--minutes N] [--json OUT]
                              the corpus of hostile and benign files by our scanner and the others from PyPI, in one
                              table; not part of CI, since it fetches 600 MB and takes hours the first time
   features                   each feature alone, none and all of them through clippy

@@ -2,7 +2,8 @@
 //!
 //! The others live in an environment of their own, pinned in `xtask/scanners.txt`. Each is run on each file, as its
 //! command or as a library, offline, with a bound on time; nothing is loaded by anything else. What they said is kept below
-//! `target/scanners`, by version and content, since one of them takes seconds a file.
+//! `target/scanners`, by version and content, since one of them takes seconds a file: each is asked for `--minutes` at most,
+//! half an hour where none are given, and goes on the next time.
 
 use std::path::PathBuf;
 
@@ -18,6 +19,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let mut arguments = arguments.to_vec();
     let json = take_value(&mut arguments, "--json")?;
     let json = json.map_or_else(|| target().join("scanners/table.json"), PathBuf::from);
+    let minutes = take_value(&mut arguments, "--minutes")?.unwrap_or_else(|| "30".into());
+    if !minutes.parse::<f64>().is_ok_and(|m| m > 0.0) {
+        return Err(format!("--minutes takes a number, and {minutes:?} is none").into());
+    }
     let only = take_value(&mut arguments, "--only")?;
     let only: Option<Vec<String>> = only.map(|o| o.split(',').map(str::to_owned).collect());
     done(&arguments)?;
@@ -40,7 +45,11 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let tools = OTHERS.iter().filter(|t| only.as_ref().is_none_or(|o| o.iter().any(|o| o == *t)));
     for tool in std::iter::once(&"weighbridge").chain(tools) {
         let mut scan = command(&python, &[]);
-        scan.arg(scripts.join("scanners.py")).arg(tool).arg(&corpus).arg(kept.join(format!("{tool}.jsonl")));
+        scan.arg(scripts.join("scanners.py"))
+            .arg(tool)
+            .arg(&corpus)
+            .arg(kept.join(format!("{tool}.jsonl")))
+            .arg(&minutes);
         if *tool == "weighbridge" {
             scan.arg(&ours);
         }

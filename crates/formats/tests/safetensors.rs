@@ -436,6 +436,15 @@ fn names_that_a_header_cannot_hold_are_refused() {
     assert_eq!((error.kind(), error.tensor()), (ErrorKind::InvalidOptions, Some("__metadata__")));
 }
 
+#[test]
+fn an_empty_shape_whose_product_overflows_is_refused() {
+    let tensor = |shape: &[u64]| Tensor::new("w", DType::F32, shape, Data::Borrowed(&[])).unwrap();
+    let archive = MemoryArchive::new([tensor(&[1 << 40, 1 << 40, 0])]).unwrap();
+    let error = write(&archive, &options("x.safetensors")).unwrap_err();
+    assert_eq!((error.kind(), error.tensor()), (ErrorKind::InvalidOptions, Some("w")));
+    write(&MemoryArchive::new([tensor(&[0, 1 << 40, 1 << 40])]).unwrap(), &options("x.safetensors")).unwrap();
+}
+
 /// A nested checkpoint: model, optimizer, epoch.
 fn checkpoint(weights: &[u8]) -> MemoryArchive<'_> {
     let tensor =

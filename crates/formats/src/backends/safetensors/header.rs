@@ -264,12 +264,17 @@ fn described(lexer: &mut Lexer<'_>) -> Result<Described> {
     }
 }
 
+/// Whether a shape's product is too large for a header. The reference multiplies from the left, and refuses an overflow even
+/// where a zero follows.
+pub(super) fn overflows(shape: &[u64]) -> bool {
+    shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).is_none()
+}
+
 impl Entries {
     /// Keeps a tensor.
     fn add(&mut self, name: &str, described: Described) -> Result<()> {
         let Described { dtype, shape, span, at } = described;
-        // The reference multiplies from the left and refuses an overflow even where a zero follows.
-        if shape.iter().try_fold(1u64, |n, &d| n.checked_mul(d)).is_none() {
+        if overflows(&shape) {
             return Err(Error::malformed("the shape's product overflows").at_offset(at));
         }
         let info = TensorInfo::new(name, dtype, shape).map_err(|e| e.at_offset(at))?;

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
+use super::header::overflows;
 use super::{INFO, MAX_HEADER};
 use crate::archive::{Archive, Note};
 use crate::dtype::DType;
@@ -37,7 +38,7 @@ fn plan<'a>(archive: &'a dyn Archive, options: &WriteOptions) -> Result<WritePla
     let mut notes = Vec::new();
     let tensors = archive.tensors();
     let chosen = choose(tensors, options, &mut notes)?;
-    check_names(tensors, &chosen)?;
+    check(tensors, &chosen)?;
     notes.extend(flat::stored_twice(archive).map(Note::changed));
     notes.extend(flat::flags_left_out(tensors).map(Note::info));
     let mut metadata = metadata(archive, options);
@@ -130,17 +131,21 @@ fn choose(tensors: &[TensorInfo], options: &WriteOptions, notes: &mut Vec<Note>)
     Ok(chosen)
 }
 
-/// Refuses what a header cannot say: one name twice, and the metadata's own.
-fn check_names(tensors: &[TensorInfo], chosen: &[usize]) -> Result<()> {
+/// Refuses what a header cannot say: one name twice, the metadata's own, and shapes that no reader takes.
+fn check(tensors: &[TensorInfo], chosen: &[usize]) -> Result<()> {
     let mut names = std::collections::HashSet::with_capacity(chosen.len());
     for &i in chosen {
         let name = tensors[i].name();
-        let what = match name {
-            "__metadata__" => "no tensor can have the name of the metadata",
-            _ if !names.insert(name) => "two tensors have this name",
+        let (what, hint) = match name {
+            "__metadata__" => ("no tensor can have the name of the metadata", "rename it"),
+            _ if !names.insert(name) => ("two tensors have this name", "rename it"),
+            _ if overflows(tensors[i].shape()) => (
+                "the product of its shape overflows before the zero in it",
+                "leave out the tensor, which is empty",
+            ),
             _ => continue,
         };
-        return Err(Error::invalid_options(what).with_tensor(name).with_hint("rename it"));
+        return Err(Error::invalid_options(what).with_tensor(name).with_hint(hint));
     }
     Ok(())
 }
