@@ -52,31 +52,35 @@ impl Keys {
 
     /// What the options and the environment give, without a question; `None` where they give nothing.
     pub(crate) fn given(&self) -> Result<Option<Identities>> {
-        let (identities, notes) = self.known()?;
+        let (identities, notes, _) = self.known()?;
         warn(&notes);
         Ok(Some(identities).filter(|i| !i.is_empty()))
     }
 
-    fn known(&self) -> Result<(Identities, Vec<Note>)> {
+    /// The same with what is to be said of the files, and whether a passphrase is among it.
+    fn known(&self) -> Result<(Identities, Vec<Note>, bool)> {
         let mut identities = Identities::new();
         for file in &self.identity {
             identities.add_file(file, &mut |key| self.key_passphrase(key))?;
         }
         let mut notes = identities.notes().to_vec();
-        if let Some(file) = &self.passphrase_file {
-            notes.extend(exposed(file));
-            identities.add_passphrase(&Passphrase::from_file(file)?);
-        } else if let Some(passphrase) = Passphrase::from_env(PASSPHRASE)? {
-            identities.add_passphrase(&passphrase);
+        let passphrase = match &self.passphrase_file {
+            Some(file) => {
+                notes.extend(exposed(file));
+                Some(Passphrase::from_file(file)?)
+            }
+            None => Passphrase::from_env(PASSPHRASE)?,
+        };
+        if let Some(passphrase) = &passphrase {
+            identities.add_passphrase(passphrase);
         }
-        Ok((identities, notes))
+        Ok((identities, notes, passphrase.is_some()))
     }
 
     /// The keys to open a file with; asks at a terminal for a passphrase where nothing else gives it.
     pub(crate) fn identities(&self, path: &Path) -> Result<Identities> {
-        let (mut identities, notes) = self.known()?;
-        let known = self.passphrase_file.is_some() || std::env::var_os(PASSPHRASE).is_some();
-        if !known && is_for_passphrase(path)? && std::io::stdin().is_terminal() {
+        let (mut identities, notes, passphrase) = self.known()?;
+        if !passphrase && is_for_passphrase(path)? && std::io::stdin().is_terminal() {
             identities.add_passphrase(&ask(&format!("passphrase of {}", path.display()))?);
         }
         warn(&notes);
